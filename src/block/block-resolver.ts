@@ -1,0 +1,382 @@
+/**
+ * The read path: makes ranges of layers readable.
+ *
+ *     ensure(range) -> blocks -> store: present? -> memory? -> kept blob bytes | source
+ *                   -> verify blob bytes -> decode -> verify tar bytes -> store -> present
+ *
+ * A present block is answered at once, whatever else waits. See docs/ARCHITECTURE.md.
+ */
+import { abortReason, throwIfAborted } from "../base/abort.ts";
+import type { Clock } from "../base/clock.ts";
+import { DaemonError, errorCode, withContext } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import type { ByteRange } from "../base/range-set.ts";
+import { FETCH_PRIORITY } from "./block-source.ts";
+import type { BlockLayer, FetchPriority, StoredLayer } from "./block-source.ts";
+import { FetchScheduler } from "./fetch-scheduler.ts";
+import type { SchedulerCounts, SchedulerOptions } from "./fetch-scheduler.ts";
+import { BlockFinisher } from "./finish-block.ts";
+import type { DecodeBlock } from "./finish-block.ts";
+import type { BlockOutcome } from "./flight.ts";
+import { ENSURE_BYTES_MAX, ENSURE_ROUNDS_MAX, PREFETCH_BLOCKS_MAX } from "./limits.ts";
+import { MemoryBlocks } from "./memory-blocks.ts";
+import { shortDigest } from "./names.ts";
+import { DEFAULT_ORIGIN_SLOTS } from "./origin-slots.ts";
+import { DEFAULT_READ_AHEAD, ReadAhead } from "./read-ahead.ts";
+import type { ReadAheadOptions } from "./read-ahead.ts";
+import { ReadCounters } from "./read-counters.ts";
+import type { ReadCounts } from "./read-counters.ts";
+import { DEFAULT_BACKOFF } from "./retry.ts";
+import type { DecodeFrame } from "./run-executor.ts";
+
+export interface BlockResolverOptions extends SchedulerOptions {
+  /** How long a reader waits for a block, all retries together. 0: for ever. */
+  readonly readLimitMs: number;
+  readonly readAhead: ReadAheadOptions;
+  /** Decoded blocks kept in memory when the disk has no room. */
+  readonly memoryBytesMax: number;
+}
+
+export const DEFAULT_BLOCK_RESOLVER_OPTIONS: BlockResolverOptions = {
+  readLimitMs: 60_000,
+  readAhead: DEFAULT_READ_AHEAD,
+  memoryBytesMax: 8 * 1024 * 1024,
+  backoff: DEFAULT_BACKOFF,
+  slots: DEFAULT_ORIGIN_SLOTS,
+  parkMs: 500,
+  silenceMs: 15_000,
+  silenceWithOthersMs: 3000,
+};
+
+export interface BlockResolverDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly decodeBlock: DecodeBlock;
+  readonly decodeFrame: DecodeFrame;
+}
+
+export interface EnsureOptions {
+  readonly priority: FetchPriority;
+  readonly signal: AbortSignal;
+  /** Instead of `readLimitMs`, which bounds readers (priority 0) only. 0: for ever. */
+  readonly limitMs?: number;
+}
+
+export type EnsureResult =
+  /** Present in the store: whole blocks, so it may be more than was asked for. */
+  | { readonly present: readonly ByteRange[] }
+  /** Not kept: exactly the bytes asked for. */
+  | { readonly data: Uint8Array };
+
+export interface PrefetchResult {
+  readonly storedBlocks: number;
+  /** Fetched, but there was no room to keep them. */
+  readonly passedBlocks: number;
+}
+
+interface OpenLayer {
+  readonly layer: BlockLayer;
+  readonly stored: StoredLayer;
+  readonly counters: ReadCounters;
+  readonly readAhead: ReadAhead;
+  readonly controller: AbortController;
+  /** The store refused the last block: fetching ahead would be for nothing. */
+  isPassingThrough: boolean;
+}
+
+export class BlockResolver implements AsyncDisposable {
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #options: BlockResolverOptions;
+  readonly #memory: MemoryBlocks;
+  readonly #scheduler: FetchScheduler;
+  readonly #layers = new Map<string, OpenLayer>();
+  /** Of layers that were removed; `stats` never runs backwards. */
+  readonly #closedCounters = new ReadCounters();
+
+  constructor(
+    dependencies: BlockResolverDependencies,
+    options: Partial<BlockResolverOptions> = {},
+  ) {
+    this.#clock = dependencies.clock;
+    this.#logger = dependencies.logger;
+    this.#options = { ...DEFAULT_BLOCK_RESOLVER_OPTIONS, ...options };
+    this.#memory = new MemoryBlocks(this.#options.memoryBytesMax);
+    const { clock, random, logger, decodeFrame } = dependencies;
+    const finisher = new BlockFinisher(dependencies.decodeBlock, this.#memory);
+    const counters = (layerId: string): ReadCounters =>
+      this.#layers.get(layerId)?.counters ?? this.#closedCounters;
+    this.#scheduler = new FetchScheduler(
+      { clock, random, logger, finisher, decodeFrame, counters },
+      this.#options,
+    );
+  }
+
+  /** Makes a layer readable; `already-exists` when it is. The store stays its owner's. */
+  addLayer(layer: BlockLayer, stored: StoredLayer): void {
+    this.#scheduler.addLayer(layer, stored);
+    this.#layers.set(layer.id, {
+      layer,
+      stored,
+      counters: new ReadCounters(),
+      readAhead: new ReadAhead(this.#options.readAhead),
+      controller: new AbortController(),
+      isPassingThrough: false,
+    });
+  }
+
+  hasLayer(layerId: string): boolean {
+    return this.#layers.has(layerId);
+  }
+
+  /** Readers of the layer fail with `canceled`. */
+  removeLayer(layerId: string): void {
+    const open = this.#layers.get(layerId);
+    if (open === undefined) return;
+    this.#layers.delete(layerId);
+    this.#closedCounters.add(open.counters);
+    open.controller.abort(new DaemonError("canceled", `layer ${layerId} is closed`));
+    this.#scheduler.removeLayer(layerId);
+  }
+
+  /**
+   * Makes a tar range of the layer readable. The range may reach into the padding of the data
+   * device (to a multiple of 512), which reads as zeros. Fails with `unavailable` when sources
+   * do not answer within the limit, `data-loss` when they answer wrongly, `out-of-range`. An
+   * aborted caller leaves at once; what others wait for goes on.
+   */
+  async ensure(layerId: string, range: ByteRange, options: EnsureOptions): Promise<EnsureResult> {
+    const open = this.#open(layerId);
+    const { table } = open.layer;
+    const deviceBytes = Math.ceil(table.tarBytes / 512) * 512;
+    if (range.start < 0 || range.end <= range.start || range.end > deviceBytes) {
+      const text = `${range.start}-${range.end} of ${deviceBytes}`;
+      throw new DaemonError("out-of-range", `bytes ${text} of layer ${layerId}`);
+    }
+    if (range.end - range.start > ENSURE_BYTES_MAX) {
+      throw new DaemonError("out-of-range", `over ${ENSURE_BYTES_MAX} bytes asked for at once`);
+    }
+    if (range.start >= table.tarBytes) return { present: [range] };
+    const span = table.span({ start: range.start, end: Math.min(range.end, table.tarBytes) });
+    if (options.priority === FETCH_PRIORITY.reader) this.#readAhead(open, range, span);
+    if (open.stored.hold(span.first, span.last)) {
+      open.counters.presentBlocks += span.last - span.first + 1;
+      return { present: [presentRange(open.layer, span)] };
+    }
+    return await this.#withLimit(open, span, options, (signal) =>
+      this.#ensureMissing(open, { range, span }, { priority: options.priority, signal }),
+    );
+  }
+
+  /**
+   * Brings blocks first…last into the store, in order of the tar stream. Stops at the first
+   * failure, which it throws.
+   */
+  async prefetch(
+    layerId: string,
+    span: { readonly first: number; readonly last: number },
+    options: EnsureOptions,
+  ): Promise<PrefetchResult> {
+    const open = this.#open(layerId);
+    if (span.last - span.first >= PREFETCH_BLOCKS_MAX) {
+      throw new DaemonError("out-of-range", `over ${PREFETCH_BLOCKS_MAX} blocks at once`);
+    }
+    return await this.#withLimit(open, span, options, async (signal) => {
+      const outcomes = await this.#acquireAll(open, span, { priority: options.priority, signal });
+      const storedBlocks = outcomes.filter((outcome) => outcome.isStored).length;
+      return { storedBlocks, passedBlocks: outcomes.length - storedBlocks };
+    });
+  }
+
+  /** A source has appeared or recovered: waiting blocks need not sit out their backoff. */
+  wake(): void {
+    this.#scheduler.wake();
+  }
+
+  /** Forgets the blocks kept in memory (`faasnet cache clear`). */
+  clearMemory(): void {
+    this.#memory.clear();
+  }
+
+  stats(layerId?: string): ReadCounts {
+    if (layerId !== undefined) return this.#open(layerId).counters.snapshot();
+    const sum = new ReadCounters();
+    sum.add(this.#closedCounters);
+    for (const { counters } of this.#layers.values()) sum.add(counters);
+    return sum.snapshot();
+  }
+
+  /** What is going on now. */
+  get counts(): SchedulerCounts & { readonly memoryBytes: number } {
+    return { ...this.#scheduler.counts, memoryBytes: this.#memory.bytes };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const layerId of [...this.#layers.keys()]) this.removeLayer(layerId);
+    await this.#scheduler[Symbol.asyncDispose]();
+    this.#memory.clear();
+  }
+
+  #open(layerId: string): OpenLayer {
+    const open = this.#layers.get(layerId);
+    if (open === undefined) {
+      throw new DaemonError("not-found", `layer ${layerId} is not being read`);
+    }
+    return open;
+  }
+
+  async #ensureMissing(
+    open: OpenLayer,
+    asked: { readonly range: ByteRange; readonly span: { first: number; last: number } },
+    options: { readonly priority: FetchPriority; readonly signal: AbortSignal },
+  ): Promise<EnsureResult> {
+    const { range, span } = asked;
+    for (let round = 0; round < ENSURE_ROUNDS_MAX; round += 1) {
+      const outcomes = await this.#acquireAll(open, span, options);
+      if (open.stored.hold(span.first, span.last)) {
+        return { present: [presentRange(open.layer, span)] };
+      }
+      const data = await assemble(open, { range, first: span.first }, outcomes);
+      if (data !== undefined) return { data };
+      // A block was evicted while its neighbours were on their way.
+    }
+    throw new DaemonError("resource-exhausted", "blocks are evicted as fast as they are fetched");
+  }
+
+  /** All at once, so that neighbours are fetched together; the first failure ends the wait. */
+  async #acquireAll(
+    open: OpenLayer,
+    { first, last }: { readonly first: number; readonly last: number },
+    options: { readonly priority: FetchPriority; readonly signal: AbortSignal },
+  ): Promise<BlockOutcome[]> {
+    const leave = new AbortController();
+    const signal = AbortSignal.any([options.signal, leave.signal]);
+    const waits: Promise<BlockOutcome>[] = [];
+    for (let index = first; index <= last; index += 1) {
+      waits.push(this.#acquire(open, index, { priority: options.priority, signal }));
+    }
+    try {
+      return await Promise.all(waits);
+    } finally {
+      leave.abort(new DaemonError("canceled", "another block of the range failed"));
+      // Those that failed later than the first have no other reader.
+      await Promise.allSettled(waits);
+    }
+  }
+
+  async #acquire(
+    open: OpenLayer,
+    index: number,
+    options: { readonly priority: FetchPriority; readonly signal: AbortSignal },
+  ): Promise<BlockOutcome> {
+    const { layer, stored } = open;
+    if (stored.has(index)) {
+      open.counters.presentBlocks += 1;
+      return { isStored: true };
+    }
+    if (stored.isDoubtful(index) && (await stored.confirm(index, options))) {
+      open.counters.presentBlocks += 1;
+      return { isStored: true };
+    }
+    const bytes = this.#memory.get(layer.id, index);
+    if (bytes !== undefined) return { isStored: false, bytes };
+    const outcome = await this.#scheduler.want(layer.id, index, options);
+    open.isPassingThrough = !outcome.isStored;
+    return outcome;
+  }
+
+  #readAhead(
+    open: OpenLayer,
+    range: ByteRange,
+    span: { readonly first: number; readonly last: number },
+  ): void {
+    const ahead = open.readAhead.onRead(open.layer.table, range, span);
+    if (ahead === undefined || open.isPassingThrough) return;
+    const options = { priority: FETCH_PRIORITY.readAhead, signal: open.controller.signal };
+    for (let index = ahead.first; index <= ahead.last; index += 1) {
+      if (open.stored.has(index)) continue;
+      this.#acquire(open, index, options).catch((error: unknown) => {
+        this.#logger.debug("read-ahead-failed", { layer: open.layer.id, err: error });
+      });
+    }
+  }
+
+  async #withLimit<T>(
+    open: OpenLayer,
+    span: { readonly first: number; readonly last: number },
+    options: EnsureOptions,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    throwIfAborted(options.signal);
+    const isReader = options.priority === FETCH_PRIORITY.reader;
+    const limitMs = options.limitMs ?? (isReader ? this.#options.readLimitMs : 0);
+    if (limitMs === 0) return await work(options.signal);
+    const limit = new AbortController();
+    const cancelTimer = this.#clock.timer(limitMs, () => {
+      limit.abort(this.#limitError(open, span, limitMs));
+    });
+    try {
+      return await work(AbortSignal.any([options.signal, limit.signal]));
+    } catch (error) {
+      if (!limit.signal.aborted || errorCode(error) === "data-loss") throw error;
+      const reason = abortReason(limit.signal);
+      this.#logger.warn("read-limit-reached", { layer: open.layer.id, limitMs, err: reason });
+      throw reason;
+    } finally {
+      cancelTimer();
+    }
+  }
+
+  #limitError(
+    { layer }: OpenLayer,
+    span: { readonly first: number; readonly last: number },
+    limitMs: number,
+  ): DaemonError {
+    const what = `blocks ${span.first}-${span.last} of blob ${shortDigest(layer.blobDigest)}`;
+    const message = `${what} were not read within ${limitMs} ms`;
+    for (let index = span.first; index <= span.last; index += 1) {
+      const cause = this.#scheduler.lastError(layer.id, index);
+      if (cause !== undefined) return withContext(cause, message, "unavailable");
+    }
+    return new DaemonError("unavailable", message);
+  }
+}
+
+/** The blocks' tar range; the last block's includes the padding of the data device. */
+function presentRange(
+  { table }: BlockLayer,
+  { first, last }: { readonly first: number; readonly last: number },
+): ByteRange {
+  const isLast = last + 1 >= table.count;
+  const end = isLast ? Math.ceil(table.tarBytes / 512) * 512 : table.tarOffsetOf(last + 1);
+  return { start: table.tarOffsetOf(first), end };
+}
+
+/** The asked bytes from blocks in hand and blocks in the store; undefined: one is gone again. */
+async function assemble(
+  { layer, stored }: OpenLayer,
+  { range, first }: { readonly range: ByteRange; readonly first: number },
+  outcomes: readonly BlockOutcome[],
+): Promise<Uint8Array | undefined> {
+  const data = Buffer.alloc(range.end - range.start);
+  for (const [offset, outcome] of outcomes.entries()) {
+    const block = layer.table.at(first + offset);
+    const start = Math.max(range.start, block.tarOffset);
+    const end = Math.min(range.end, block.tarOffset + block.tarLength);
+    let bytes: Uint8Array;
+    if (outcome.isStored) {
+      try {
+        bytes = await stored.read({ start, end });
+      } catch (error) {
+        if (errorCode(error) === "not-found") return undefined;
+        throw error;
+      }
+    } else {
+      bytes = outcome.bytes.subarray(start - block.tarOffset, end - block.tarOffset);
+    }
+    data.set(bytes, start - range.start);
+  }
+  return data;
+}

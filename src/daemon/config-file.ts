@@ -1,0 +1,55 @@
+/** The default configuration file with its explanations; `config default` prints it. */
+
+/** deploy/config.toml is this text; a test compares them and parses it to the defaults. */
+export const DEFAULT_CONFIG_TOML = `# faasnet-snapshotter. Every key is optional; the values below are the defaults.
+
+# Persistent data: image maps, cached blocks, snapshots.
+root = "/var/lib/faasnet"
+# Sockets and mount points; gone after a reboot.
+state = "/run/faasnet"
+# The socket that containerd's proxy plugin names. Empty: STATE/faasnet.sock.
+address = ""
+# containerd's own socket, to find an image by its chain ID. Empty: $CONTAINERD_ADDRESS,
+# else /run/containerd/containerd.sock.
+containerd_address = ""
+# error, warn, info or debug. debug names paths and references.
+log_level = "info"
+
+[mount]
+# auto tries erofs, loop, fuse in this order and says which one it took and why.
+mode = "auto"
+
+[cache]
+# The most that cached blocks may occupy. 0: keep nothing.
+quota_bytes = 34359738368
+# Blocks are evicted or passed through uncached before the file system has less than this.
+min_free_bytes = 1073741824
+# Recently decoded blocks in memory, for reads that the disk cannot keep.
+memory_bytes = 8388608
+# Also keep blocks as fetched (compressed), for other nodes.
+keep_blobs = false
+
+[background]
+# Fetch the rest of a mounted image, below every reader, so that it needs no registry.
+enabled = true
+delay_seconds = 30
+rate_bytes_per_second = 52428800
+
+[registry]
+# containerd's certs.d folders with hosts.toml.
+hosts_dir = "/etc/containerd/certs.d"
+# Folder of docker's config.json. Empty: $DOCKER_CONFIG, else ~/.docker.
+docker_config_dir = ""
+connections_per_host = 16
+# Registries with a port ("registry.example:5000") that are tried when a client passes no image
+# name: containerd's label keeps the host but not the port.
+known_hosts = []
+
+[read]
+# How long a read waits for the registry before it fails with EIO.
+limit_seconds = 120
+
+[maps]
+# Layers that are indexed at once.
+builders = 2
+`;

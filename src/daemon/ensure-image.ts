@@ -1,0 +1,189 @@
+/**
+ * Makes an image mountable: finds its manifest, makes the map of every layer that has none, and
+ * records it. All layers or none: a claim cannot be undone (containerd never fetches that layer
+ * again), so nothing is recorded before the last map is complete.
+ */
+import { throwIfAborted } from "../base/abort.ts";
+import { DaemonError } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { Semaphore } from "../base/semaphore.ts";
+import { SingleFlight } from "../base/single-flight.ts";
+import { chainIds } from "../oci/index.ts";
+import type { ChainId, DiffId, Digest } from "../oci/index.ts";
+import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
+
+/** Layers waiting for a builder, over all images. */
+const BUILD_QUEUE_MAX = 4096;
+
+export interface EnsureImageRequest {
+  readonly reference: string;
+  readonly manifestDigest?: Digest | undefined;
+  /** The image must hold this chain. */
+  readonly chainId?: ChainId | undefined;
+  readonly manifest?: Uint8Array | undefined;
+  readonly config?: Uint8Array | undefined;
+  readonly platform?: string | undefined;
+  /** Further `host[:port]/repository` to try when the reference's own does not answer. */
+  readonly alternatives: readonly string[];
+}
+
+export interface EnsureProgress {
+  readonly phase: "resolve" | "map";
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  readonly layersDone: number;
+  readonly layers: number;
+}
+
+export type ImageResolver = (
+  request: EnsureImageRequest,
+  options: { readonly signal: AbortSignal },
+) => Promise<ImageRecord>;
+
+export interface LayerMapMaker {
+  has(diffId: DiffId): boolean;
+  /** `onProgress` is told the blob bytes read so far. */
+  make(
+    layer: LayerRecord,
+    sources: readonly string[],
+    options: {
+      readonly signal: AbortSignal;
+      readonly onProgress: (blobBytes: number) => void;
+    },
+  ): Promise<void>;
+}
+
+type ProgressListener = (progress: EnsureProgress) => void;
+
+export class ImageEnsurer {
+  readonly #store: ImageStore;
+  readonly #resolve: ImageResolver;
+  readonly #maker: LayerMapMaker;
+  readonly #log: Logger;
+  readonly #stop: AbortSignal;
+  readonly #builders: Semaphore;
+  #images = new SingleFlight<string, ImageRecord>();
+  #layers = new SingleFlight<DiffId, undefined>();
+  #listeners = new Map<string, Set<ProgressListener>>();
+
+  constructor(
+    store: ImageStore,
+    resolve: ImageResolver,
+    maker: LayerMapMaker,
+    log: Logger,
+    options: { readonly builders: number; readonly stop: AbortSignal },
+  ) {
+    this.#store = store;
+    this.#resolve = resolve;
+    this.#maker = maker;
+    this.#log = log;
+    this.#stop = options.stop;
+    this.#builders = new Semaphore(options.builders, { queueMax: BUILD_QUEUE_MAX });
+  }
+
+  /**
+   * Joins the running work for the same image. The work goes on when the caller leaves: a retry
+   * of a cancelled pull finds it further on, or done.
+   */
+  async ensure(
+    request: EnsureImageRequest,
+    options: { readonly signal: AbortSignal; readonly onProgress?: ProgressListener },
+  ): Promise<ImageRecord> {
+    const key = `${request.manifestDigest ?? request.reference} ${request.platform ?? ""}`;
+    const listeners = this.#listeners.get(key) ?? new Set();
+    this.#listeners.set(key, listeners);
+    const listener = options.onProgress;
+    if (listener !== undefined) listeners.add(listener);
+    try {
+      return await this.#images.run(key, () => this.#work(key, request), {
+        signal: options.signal,
+        detached: true,
+      });
+    } finally {
+      if (listener !== undefined) listeners.delete(listener);
+      if (listeners.size === 0 && !this.#images.has(key)) this.#listeners.delete(key);
+    }
+  }
+
+  async #work(key: string, request: EnsureImageRequest): Promise<ImageRecord> {
+    const signal = this.#stop;
+    const report: ProgressListener = (progress) => {
+      for (const listener of this.#listeners.get(key) ?? []) listener(progress);
+    };
+    report({ phase: "resolve", doneBytes: 0, totalBytes: 0, layersDone: 0, layers: 0 });
+    const image = await this.#resolve(request, { signal });
+    checkHoldsChain(image, request.chainId);
+    await this.#makeMaps(image, report);
+    throwIfAborted(signal);
+    await this.#store.add(image);
+    this.#log.info("image-ensured", {
+      manifest: image.manifestDigest,
+      reference: image.reference,
+      layers: image.layers.length,
+    });
+    return image;
+  }
+
+  async #makeMaps(image: ImageRecord, report: ProgressListener): Promise<void> {
+    const missing = image.layers.filter((layer) => !this.#maker.has(layer.diffId));
+    const totalBytes = missing.reduce((sum, layer) => sum + layer.blobBytes, 0);
+    const doneByLayer = new Map<DiffId, number>();
+    let layersDone = image.layers.length - missing.length;
+    const tell = (): void => {
+      const doneBytes = [...doneByLayer.values()].reduce((sum, bytes) => sum + bytes, 0);
+      report({ phase: "map", doneBytes, totalBytes, layersDone, layers: image.layers.length });
+    };
+    tell();
+    // One failure ends the image; the other builders are told to stop.
+    const failed = new AbortController();
+    const signal = AbortSignal.any([this.#stop, failed.signal]);
+    const results = await Promise.allSettled(
+      missing.map(async (layer) => {
+        try {
+          await this.#makeMap(layer, image.sources, signal, (bytes) => {
+            doneByLayer.set(layer.diffId, bytes);
+            tell();
+          });
+        } catch (error) {
+          failed.abort(error);
+          throw error;
+        }
+        doneByLayer.set(layer.diffId, layer.blobBytes);
+        layersDone += 1;
+        tell();
+      }),
+    );
+    if (results.some((result) => result.status === "rejected")) throw failed.signal.reason;
+  }
+
+  async #makeMap(
+    layer: LayerRecord,
+    sources: readonly string[],
+    signal: AbortSignal,
+    onProgress: (blobBytes: number) => void,
+  ): Promise<void> {
+    await this.#layers.run(
+      layer.diffId,
+      async (flightSignal) => {
+        const release = await this.#builders.acquire({ signal: flightSignal });
+        try {
+          if (this.#maker.has(layer.diffId)) return undefined;
+          await this.#maker.make(layer, sources, { signal: flightSignal, onProgress });
+        } finally {
+          release();
+        }
+        return undefined;
+      },
+      { signal },
+    );
+  }
+}
+
+function checkHoldsChain(image: ImageRecord, chainId: ChainId | undefined): void {
+  if (chainId === undefined) return;
+  if (chainIds(image.layers.map((layer) => layer.diffId)).includes(chainId)) return;
+  throw new DaemonError(
+    "failed-precondition",
+    `image ${image.manifestDigest} does not hold chain ${chainId}`,
+  );
+}

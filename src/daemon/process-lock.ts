@@ -1,0 +1,65 @@
+/**
+ * One process per folder: an abstract unix socket named after the folder, which the kernel frees
+ * when its owner dies, however it dies. Source: unix(7), "Abstract sockets".
+ */
+import { createHash } from "node:crypto";
+import { mkdir, realpath } from "node:fs/promises";
+import { connect, createServer } from "node:net";
+import type { Server } from "node:net";
+import { DaemonError, systemErrorName } from "../base/errors.ts";
+
+export class ProcessLock implements AsyncDisposable {
+  readonly #server: Server;
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /** Makes the folder and takes its lock; `already-exists` names the process that holds it. */
+  static async acquire(folder: string, purpose: string): Promise<ProcessLock> {
+    await mkdir(folder, { recursive: true, mode: 0o711 });
+    const path = await realpath(folder);
+    const hash = createHash("sha256").update(path).digest("hex").slice(0, 32);
+    const name = `\0faasnet-${purpose}-${hash}`;
+    const server = createServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.end(`${process.pid}`);
+    });
+    const failure = await new Promise<Error | undefined>((resolve) => {
+      server.once("error", resolve);
+      server.listen(name, () => {
+        resolve(undefined);
+      });
+    });
+    if (failure === undefined) return new ProcessLock(server);
+    if (systemErrorName(failure) !== "EADDRINUSE") throw failure;
+    const owner = await ownerOf(name);
+    throw new DaemonError(
+      "already-exists",
+      `${folder} is in use by process ${owner}; stop it or choose another folder`,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => {
+        resolve();
+      });
+    });
+  }
+}
+
+async function ownerOf(name: string): Promise<string> {
+  return await new Promise((resolve) => {
+    let text = "";
+    const socket = connect(name);
+    socket.setTimeout(1000, () => socket.destroy());
+    socket.on("data", (piece: Buffer) => {
+      text += piece.toString("latin1").slice(0, 16);
+    });
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      resolve(/^[0-9]+$/.test(text) ? text : "unknown");
+    });
+  });
+}

@@ -1,0 +1,101 @@
+/** Parses and checks the superblock and the device table. */
+import { crc32c } from "./crc32c.ts";
+import {
+  dataLoss,
+  DEVICE_SLOT,
+  DEVICES_MAX,
+  FEATURE_COMPAT_CHECKSUM,
+  FEATURE_INCOMPAT_DEVICE_TABLE,
+  FEATURE_INCOMPAT_KNOWN,
+  IMAGE_BYTES_MAX,
+  INODE_SLOT_BYTES,
+  SUPERBLOCK,
+} from "./format.ts";
+import type { Parse } from "./source.ts";
+
+/** Block sizes that some kernel takes: a sector to the largest page. */
+const BLOCK_BITS_MIN = 9;
+const BLOCK_BITS_MAX = 16;
+
+export interface Superblock {
+  readonly imageBytes: number;
+  readonly blockBits: number;
+  readonly blockBytes: number;
+  /** Where nid 0 would be. */
+  readonly metaAt: number;
+  /** Where shared xattr 0 would be. */
+  readonly xattrsAt: number;
+  readonly rootNid: number;
+  readonly inodeCount: number;
+  readonly buildTimeSec: number;
+  readonly buildTimeNsec: number;
+  /** Bytes of each data device, whole blocks. */
+  readonly devices: readonly number[];
+  /** A chunk's device id counts only in these bits. */
+  readonly deviceMask: number;
+}
+
+export function* parseSuperblock(imageBytes: number): Parse<Superblock> {
+  if (imageBytes > IMAGE_BYTES_MAX) throw dataLoss(`${imageBytes} bytes are too many`);
+  const head = yield { offset: SUPERBLOCK.offset, length: SUPERBLOCK.bytes };
+  if (head.readUInt32LE(SUPERBLOCK.magicAt) !== SUPERBLOCK.magic) throw dataLoss("no magic number");
+  const blockBits = head.readUInt8(SUPERBLOCK.blockBitsAt);
+  const incompat = head.readUInt32LE(SUPERBLOCK.featureIncompatAt);
+  if (blockBits < BLOCK_BITS_MIN || blockBits > BLOCK_BITS_MAX) {
+    throw dataLoss(`block size of 2^${blockBits}`);
+  }
+  if ((incompat & ~FEATURE_INCOMPAT_KNOWN) !== 0) {
+    throw dataLoss(`unknown features 0x${incompat.toString(16)}`);
+  }
+  if (head.readUInt8(SUPERBLOCK.dirBlockBitsAt) !== 0) throw dataLoss("unusual directory blocks");
+  yield* checkChecksum(head, 2 ** blockBits);
+  const hasDevices = (incompat & FEATURE_INCOMPAT_DEVICE_TABLE) !== 0;
+  const devices = hasDevices ? yield* parseDevices(head, 2 ** blockBits) : [];
+  const metaAt = head.readUInt32LE(SUPERBLOCK.metaBlockAt) * 2 ** blockBits;
+  const rootNid = head.readUInt16LE(SUPERBLOCK.rootNidAt);
+  if (metaAt + rootNid * INODE_SLOT_BYTES >= imageBytes) throw dataLoss("no root inode");
+  return {
+    imageBytes,
+    blockBits,
+    blockBytes: 2 ** blockBits,
+    metaAt,
+    xattrsAt: head.readUInt32LE(SUPERBLOCK.xattrBlockAt) * 2 ** blockBits,
+    rootNid,
+    inodeCount: safeNumber(head.readBigUInt64LE(SUPERBLOCK.inodeCountAt)),
+    buildTimeSec: safeNumber(head.readBigInt64LE(SUPERBLOCK.buildTimeAt)),
+    buildTimeNsec: head.readUInt32LE(SUPERBLOCK.buildTimeNsecAt),
+    devices,
+    deviceMask: 2 ** Math.ceil(Math.log2(devices.length + 1)) - 1,
+  };
+}
+
+/** The checksum covers the rest of the superblock's block (or of the block behind 1,024). */
+function* checkChecksum(head: Buffer, blockBytes: number): Parse<void> {
+  const features = head.readUInt32LE(SUPERBLOCK.featureCompatAt);
+  if ((features & FEATURE_COMPAT_CHECKSUM) === 0) throw dataLoss("no checksum");
+  const length = blockBytes > SUPERBLOCK.offset ? blockBytes - SUPERBLOCK.offset : blockBytes;
+  const covered = Buffer.from(yield { offset: SUPERBLOCK.offset, length });
+  covered.writeUInt32LE(0, SUPERBLOCK.checksumAt);
+  if (crc32c(0xffffffff, covered) !== head.readUInt32LE(SUPERBLOCK.checksumAt)) {
+    throw dataLoss("wrong checksum of the superblock");
+  }
+}
+
+function* parseDevices(head: Buffer, blockBytes: number): Parse<number[]> {
+  const count = head.readUInt16LE(SUPERBLOCK.extraDevicesAt);
+  if (count > DEVICES_MAX) throw dataLoss(`${count} data devices`);
+  const offset = head.readUInt16LE(SUPERBLOCK.deviceSlotOffsetAt) * DEVICE_SLOT.bytes;
+  const table = yield { offset, length: count * DEVICE_SLOT.bytes };
+  const devices: number[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const blocks = table.readUInt32LE(index * DEVICE_SLOT.bytes + DEVICE_SLOT.blocksAt);
+    devices.push(blocks * blockBytes);
+  }
+  return devices;
+}
+
+export function safeNumber(value: bigint): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number)) throw dataLoss(`number ${value} out of range`);
+  return number;
+}

@@ -1,0 +1,70 @@
+/** The laboratory: real containerds, registries, images and trees, private to a test. */
+export {
+  Containerd,
+  containerdConfig,
+  type ContainerdOptions,
+  type ProxySnapshotter,
+  type PullOptions,
+  type RunContainerOptions,
+} from "./containerd.ts";
+export { Cri, type CriResult } from "./cri.ts";
+export {
+  dropCaches,
+  mounts,
+  mountsUnder,
+  processesOf,
+  pssOf,
+  unmountUnder,
+  type MountEntry,
+  type ProcessEntry,
+} from "./kernel.ts";
+export { Lab } from "./lab.ts";
+export { missing, needs, type Needs } from "./needs.ts";
+export { chainIdsOf, expectedTree, imageFacts, mountView, type ImageFacts } from "./oracle.ts";
+export {
+  CONTAINERD_LINES,
+  LAB_IMAGES,
+  containerdBinaries,
+  containerdProtoFolder,
+  criProto,
+  erofsTools,
+  findCommand,
+  imagesFolder,
+  labFolder,
+  labImage,
+  programPath,
+  projectFolder,
+  registryStorage,
+  type ContainerdLine,
+  type LabImage,
+  type LabImageName,
+} from "./paths.ts";
+export {
+  Server,
+  eventually,
+  killGroup,
+  run,
+  type RunOptions,
+  type RunResult,
+  type ServerOptions,
+} from "./process.ts";
+export {
+  Registry,
+  blobTraffic,
+  freePort,
+  parseAccessLog,
+  type AccessEntry,
+  type BlobTraffic,
+  type RegistryOptions,
+} from "./registry.ts";
+export {
+  compareTrees,
+  parseTree,
+  treeWalker,
+  walkTree,
+  walkTreeText,
+  type CompareOptions,
+  type TreeEntry,
+  type TreeField,
+  type TreeManifest,
+} from "./tree.ts";

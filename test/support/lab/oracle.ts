@@ -1,0 +1,112 @@
+/**
+ * What an image's tree is: the kernel's overlayfs over the layers that containerd unpacked. Its text
+ * is kept by manifest digest, so that an image is unpacked once for all runs.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { Containerd } from "./containerd.ts";
+import { unmountUnder } from "./kernel.ts";
+import type { Lab } from "./lab.ts";
+import { labFolder, labImage, type LabImageName } from "./paths.ts";
+import { run } from "./process.ts";
+import type { Registry } from "./registry.ts";
+import { parseTree, treeWalker, walkTreeText, type TreeManifest } from "./tree.ts";
+
+interface Descriptor {
+  readonly digest: string;
+}
+
+async function fetchJson(registry: Registry, path: string): Promise<unknown> {
+  const accept = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+  ].join(", ");
+  const response = await fetch(`http://${registry.address}/v2/${path}`, { headers: { accept } });
+  if (!response.ok) throw new Error(`GET ${path}: ${response.status}`);
+  return await response.json();
+}
+
+export interface ImageFacts {
+  readonly manifest: {
+    readonly config: Descriptor;
+    readonly layers: readonly (Descriptor & { size: number })[];
+  };
+  readonly diffIds: readonly string[];
+  /** Bottom first; the last names the image's file tree. */
+  readonly chainIds: readonly string[];
+}
+
+/** Source: OCI image-spec, config.md, "Layer ChainID". */
+export function chainIdsOf(diffIds: readonly string[]): readonly string[] {
+  const chain: string[] = [];
+  for (const diffId of diffIds) {
+    const below = chain.at(-1);
+    const digest = createHash("sha256")
+      .update(`${below ?? ""} ${diffId}`)
+      .digest("hex");
+    chain.push(below === undefined ? diffId : `sha256:${digest}`);
+  }
+  return chain;
+}
+
+export async function imageFacts(registry: Registry, repository: string): Promise<ImageFacts> {
+  const manifest = (await fetchJson(
+    registry,
+    `${repository}/manifests/1`,
+  )) as ImageFacts["manifest"];
+  const config = (await fetchJson(registry, `${repository}/blobs/${manifest.config.digest}`)) as {
+    rootfs: { diff_ids: string[] };
+  };
+  const diffIds = config.rootfs.diff_ids;
+  return { manifest, diffIds, chainIds: chainIdsOf(diffIds) };
+}
+
+/** Mounts a read-only view of an image by a snapshotter of containerd; the place it is mounted at. */
+export async function mountView(
+  lab: Lab,
+  containerd: Containerd,
+  chainId: string,
+  snapshotter: string,
+): Promise<string> {
+  const folder = await lab.makeFolder("view");
+  const key = basename(folder);
+  const snapshots = ["snapshots", "--snapshotter", snapshotter];
+  await containerd.ctr([...snapshots, "view", key, chainId]);
+  const { stdout } = await containerd.ctr([...snapshots, "mounts", folder, key]);
+  lab.defer(async () => {
+    await unmountUnder(folder);
+    await containerd.ctr([...snapshots, "rm", key], { allowFailure: true });
+  });
+  await run("sh", ["-ec", stdout]); // ctr prints the mount command
+  return folder;
+}
+
+/** Pulls by overlayfs, mounts and walks. */
+async function unpackAndWalk(lab: Lab, registry: Registry, name: LabImageName): Promise<string> {
+  const containerd = await Containerd.start(lab, { line: "2" });
+  await containerd.pull(registry.reference(name));
+  const chainId = (await imageFacts(registry, name)).chainIds.at(-1) ?? "";
+  const folder = await mountView(lab, containerd, chainId, "overlayfs");
+  const text = await walkTreeText(folder);
+  await unmountUnder(folder);
+  await containerd.stop();
+  return text;
+}
+
+export async function expectedTree(
+  lab: Lab,
+  registry: Registry,
+  name: LabImageName,
+): Promise<TreeManifest> {
+  const folder = join(labFolder, "trees");
+  const walker = basename(await treeWalker());
+  const file = join(folder, `${labImage(name).digest.replace("sha256:", "")}-${walker}.tsv`);
+  const kept = await readFile(file, "utf8").catch(() => undefined);
+  if (kept !== undefined) return parseTree(kept);
+  const text = await unpackAndWalk(lab, registry, name);
+  await mkdir(folder, { recursive: true });
+  await writeFile(`${file}.${process.pid}`, text);
+  await rename(`${file}.${process.pid}`, file);
+  return parseTree(text);
+}
