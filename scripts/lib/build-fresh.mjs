@@ -1,8 +1,9 @@
 // Exit status 0: every source is older than the last finished build (dist/.built). `--done` marks a
 // build as finished and removes outputs whose source is gone, so that no dead test is run.
 import { readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { URL, fileURLToPath } from "node:url";
 import path from "node:path";
+import process from "node:process";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const stamp = path.join(root, "dist/.built");
@@ -32,7 +33,8 @@ function fresh() {
   const built = statSync(stamp, { throwIfNoEntry: false })?.mtimeMs;
   if (built === undefined) return false;
   const newer = (file) => statSync(file).mtimeMs > built;
-  if (["tsconfig.json", "package-lock.json"].some((name) => newer(path.join(root, name)))) return false;
+  if (["tsconfig.json", "package-lock.json"].some((name) => newer(path.join(root, name))))
+    return false;
   for (const folder of sources) {
     for (const file of walk(path.join(root, folder))) {
       if (file.endsWith(".ts") && newer(file)) return false;

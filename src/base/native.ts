@@ -93,6 +93,11 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   EPERM: "permission-denied",
 };
 
+/** Node knows the numbers that libuv uses; the block layer has one more. */
+function errnoName(errno: number): string {
+  return errno === 15 ? "ENOTBLK" : getSystemErrorName(-errno);
+}
+
 /** A failed system call: its name, the object and the errno are in the message and details. */
 export function syscallError(
   syscall: string,
@@ -100,7 +105,7 @@ export function syscallError(
   errno: number,
   note?: string,
 ): DaemonError {
-  const name = getSystemErrorName(-errno);
+  const name = errnoName(errno);
   const suffix = note === undefined || note === "" ? "" : ` (${note})`;
   return new DaemonError(CODES[name] ?? "internal", `${syscall} ${path}: ${name}${suffix}`, {
     details: { syscall, path, errno: name },
@@ -307,7 +312,7 @@ export async function attachLoop(file: string): Promise<LoopDevice> {
         return { path, [Symbol.asyncDispose]: () => device.close() };
       }
       await device.close();
-      if (getSystemErrorName(-done.errno) !== "EBUSY") {
+      if (errnoName(done.errno) !== "EBUSY") {
         throw syscallError("ioctl", path, done.errno, `LOOP_CONFIGURE ${file}`);
       }
     }

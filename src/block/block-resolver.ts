@@ -165,7 +165,7 @@ export class BlockResolver implements AsyncDisposable {
       open.counters.presentBlocks += span.last - span.first + 1;
       return { present: [presentRange(open.layer, span)] };
     }
-    return await this.#withLimit(open, span, options, (signal) =>
+    return this.#withLimit(open, span, options, (signal) =>
       this.#ensureMissing(open, { range, span }, { priority: options.priority, signal }),
     );
   }
@@ -183,7 +183,7 @@ export class BlockResolver implements AsyncDisposable {
     if (span.last - span.first >= PREFETCH_BLOCKS_MAX) {
       throw new DaemonError("out-of-range", `over ${PREFETCH_BLOCKS_MAX} blocks at once`);
     }
-    return await this.#withLimit(open, span, options, async (signal) => {
+    return this.#withLimit(open, span, options, async (signal) => {
       const outcomes = await this.#acquireAll(open, span, { priority: options.priority, signal });
       const storedBlocks = outcomes.filter((outcome) => outcome.isStored).length;
       return { storedBlocks, passedBlocks: outcomes.length - storedBlocks };
@@ -276,7 +276,7 @@ export class BlockResolver implements AsyncDisposable {
       open.counters.presentBlocks += 1;
       return { isStored: true };
     }
-    if (stored.isDoubtful(index) && (await stored.confirm(index, options))) {
+    if (stored.isDoubtful(index) && (await this.#confirm(open, index, options.signal))) {
       open.counters.presentBlocks += 1;
       return { isStored: true };
     }
@@ -285,6 +285,16 @@ export class BlockResolver implements AsyncDisposable {
     const outcome = await this.#scheduler.want(layer.id, index, options);
     open.isPassingThrough = !outcome.isStored;
     return outcome;
+  }
+
+  async #confirm(open: OpenLayer, index: number, signal: AbortSignal): Promise<boolean> {
+    try {
+      return await open.stored.confirm(index, { signal });
+    } catch (error) {
+      throwIfAborted(signal);
+      this.#logger.warn("cached-block-unverified", { layer: open.layer.id, err: error });
+      return false; // fetched anew
+    }
   }
 
   #readAhead(
@@ -312,7 +322,7 @@ export class BlockResolver implements AsyncDisposable {
     throwIfAborted(options.signal);
     const isReader = options.priority === FETCH_PRIORITY.reader;
     const limitMs = options.limitMs ?? (isReader ? this.#options.readLimitMs : 0);
-    if (limitMs === 0) return await work(options.signal);
+    if (limitMs === 0) return work(options.signal);
     const limit = new AbortController();
     const cancelTimer = this.#clock.timer(limitMs, () => {
       limit.abort(this.#limitError(open, span, limitMs));

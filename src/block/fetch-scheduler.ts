@@ -64,9 +64,9 @@ export class FetchScheduler implements AsyncDisposable {
   readonly #options: SchedulerOptions;
   readonly #slots: OriginSlots;
   readonly #context: RunContext;
-  #queues = new Map<string, LayerQueue>();
-  #runs = new Set<Run>();
-  #tasks = new Set<Promise<void>>();
+  readonly #queues = new Map<string, LayerQueue>();
+  readonly #runs = new Set<Run>();
+  readonly #tasks = new Set<Promise<void>>();
   #flightCount = 0;
   #served = 0;
   #isPumpDue = false;
@@ -125,7 +125,7 @@ export class FetchScheduler implements AsyncDisposable {
     }
     const flight = queue.flights.get(index) ?? this.#launch(queue, index, options.priority);
     if (options.priority < flight.priority) this.#promote(queue, flight, options.priority);
-    return await flight.wait(options.signal, () => {
+    return flight.wait(options.signal, () => {
       this.#onLeft(queue, flight);
     });
   }

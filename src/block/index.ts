@@ -1,6 +1,7 @@
 /** The door of `block`: how layers are cut into blocks, and how missing blocks are had. */
 export * from "./block-table.ts";
 export * from "./block-source.ts";
+export * from "./codecs/index.ts";
 export {
   BlockResolver,
   DEFAULT_BLOCK_RESOLVER_OPTIONS,

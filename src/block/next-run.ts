@@ -89,7 +89,7 @@ function chooseInLayer(
       continue;
     }
     if (!hasRoom(search, queue, source, priority) || isInPass(queue, flight)) continue;
-    const choice = planFor(search, queue, { flight, source });
+    const choice = planFor(queue, { flight, source });
     // A frame is decoded as it streams: it is never held whole.
     const bytes = choice.plan.isFrame ? 0 : choice.plan.range.end - choice.plan.range.start;
     return search.slots.hasBytesFor(bytes) ? choice : undefined;
@@ -117,7 +117,6 @@ function isInPass(queue: LayerQueue, flight: Flight): boolean {
 }
 
 function planFor(
-  search: Search,
   queue: LayerQueue,
   { flight: head, source }: { readonly flight: Flight; readonly source: BlockSource },
 ): Choice {

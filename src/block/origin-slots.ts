@@ -25,7 +25,7 @@ export const DEFAULT_ORIGIN_SLOTS: OriginSlotsOptions = {
 
 export class OriginSlots {
   readonly #options: OriginSlotsOptions;
-  #origins = new Map<string, Origin>();
+  readonly #origins = new Map<string, Origin>();
   #activeBytes = 0;
 
   constructor(options: OriginSlotsOptions) {

@@ -47,7 +47,7 @@ export interface AheadBlocks {
 export class ReadAhead {
   readonly #options: ReadAheadOptions;
   /** Most recently active last. */
-  #streams: Stream[] = [];
+  readonly #streams: Stream[] = [];
 
   constructor(options: ReadAheadOptions) {
     this.#options = options;

@@ -28,7 +28,7 @@ export interface HandlerContext {
   /** Aborted when the caller leaves or the connection is lost. */
   readonly signal: AbortSignal;
   /** Sends an answer before the last one (methods that stream). */
-  item(message: object): void;
+  readonly item: (message: object) => void;
   readonly connection: ControlConnection;
 }
 

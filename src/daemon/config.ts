@@ -98,6 +98,11 @@ export function parseConfig(text: string, file: string): Config {
   throw new DaemonError("invalid-argument", `${file}: ${mistakes.join("; ")}`);
 }
 
+/** The configuration as one role hands it to another: complete, in JSON. */
+export function parseResolvedConfig(value: unknown): Config {
+  return configSchema.parse(value);
+}
+
 /** What the environment decides where the file is silent; the one reader of process.env. */
 function resolveDefaults(config: Config): Config {
   const home = process.env["HOME"] ?? "/root";

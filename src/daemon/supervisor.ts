@@ -3,12 +3,14 @@
  * it again with a growing pause when it dies. A role is detached: it outlives its supervisor.
  */
 import { spawn } from "node:child_process";
+import type { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import type { Clock } from "../base/clock.ts";
 import { DaemonError, errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { connectControl } from "../control/index.ts";
 import type { ControlConnection } from "../control/index.ts";
+import { childEnvironment } from "./environment.ts";
 
 const RESTART_PAUSE_MS_MIN = 50;
 const RESTART_PAUSE_MS_MAX = 5_000;
@@ -27,6 +29,8 @@ export interface RoleSpec {
   /** V8 options: each role has its own memory budget. */
   readonly nodeOptions: readonly string[];
   readonly socket: string;
+  /** Its standard input is a pipe of ours: it sees our end, however we end. */
+  readonly isTied: boolean;
 }
 
 export class RoleSupervisor implements AsyncDisposable {
@@ -51,9 +55,14 @@ export class RoleSupervisor implements AsyncDisposable {
     this.#loop = this.#watch();
   }
 
+  /** The role's end is wanted from now on. */
+  stopWatching(): void {
+    this.#stop.abort(new DaemonError("canceled", "supervisor is stopping"));
+  }
+
   /** Stops watching; the role itself goes on (it is told to go by its own protocol). */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new DaemonError("canceled", "supervisor is stopping"));
+    this.stopWatching();
     await this.#connection?.[Symbol.asyncDispose]();
     await this.#loop;
   }
@@ -73,9 +82,9 @@ export class RoleSupervisor implements AsyncDisposable {
     const entry = fileURLToPath(new URL(this.#spec.entry, import.meta.url));
     const child = spawn(process.execPath, [...this.#spec.nodeOptions, entry, ...this.#spec.args], {
       detached: true,
-      stdio: ["ignore", "ignore", "inherit"],
+      stdio: [this.#spec.isTied ? "pipe" : "ignore", "ignore", "inherit"],
       cwd: "/",
-      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", ...process.env, UV_THREADPOOL_SIZE },
+      env: childEnvironment({ UV_THREADPOOL_SIZE }),
     });
     let exit: string | undefined;
     child.once("error", (error) => {
@@ -86,6 +95,10 @@ export class RoleSupervisor implements AsyncDisposable {
       this.#log.info("role-exited", { how: exit });
     });
     child.unref();
+    if (child.stdin !== null && "unref" in child.stdin) {
+      (child.stdin as Socket).unref();
+      child.stdin.on("error", () => undefined);
+    }
     const deadline = this.#clock.nowMs() + START_TIMEOUT_MS;
     for (;;) {
       try {

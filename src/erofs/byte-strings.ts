@@ -1,9 +1,9 @@
 /** Rules for names, which are byte strings: one char is one byte, any encoding or none. */
 import { NAME_BYTES_MAX } from "./format.ts";
 
-// eslint-disable-next-line no-control-regex -- NUL and "/" are the two bytes no name may hold
+/** NUL and "/" are the two bytes that no name may hold. */
 const BAD_IN_NAME = /[\0/\u0100-\uffff]/;
-// eslint-disable-next-line no-control-regex -- NUL ends a string in the kernel
+/** NUL ends a string in the kernel. */
 const BAD_IN_STRING = /[\0\u0100-\uffff]/;
 
 /** What is wrong with a directory entry's name, or undefined. */

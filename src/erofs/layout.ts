@@ -10,7 +10,7 @@
  */
 import { DaemonError } from "../base/errors.ts";
 import { checkInode, timeOf } from "./checks.ts";
-import { joinExtents, planChunks } from "./chunks.ts";
+import { joinExtents, planChunks, type ChunkPlan } from "./chunks.ts";
 import { directoryBytes } from "./dirents.ts";
 import {
   CHUNK_INDEX_BYTES,
@@ -111,23 +111,28 @@ function planNode(inode: ErofsInodeInput, context: NodeContext): NodeLayout {
     size > 0xffffffff ||
     nlink > 0xffff;
   const xattrBytes = context.xattrs.inlineBytes(index);
-  const common = { isExtended, nlink, size, xattrBytes, at: 0, firstBlock: 0 };
-  if (inode.data.kind === "extents" && size > 0) {
-    const joined = joinExtents(inode.data, context.deviceBytes);
-    const { bits, count } = planChunks(size, joined);
-    const dataLayout = DATA_LAYOUT.chunkBased;
-    const chunks = { chunkBits: bits, chunkCount: count };
-    return { ...common, ...chunks, dataLayout, tailBytes: 0, blockCount: 0 };
+  let chunks: ChunkPlan = { bits: 0, count: 0 };
+  if (inode.data.kind === "extents") {
+    chunks = planChunks(size, joinExtents(inode.data, context.deviceBytes));
   }
-  const tail = size % EROFS_BLOCK_BYTES;
-  const isInline = tail > 0 && inodeBytes(isExtended) + xattrBytes + tail <= EROFS_BLOCK_BYTES;
+  const isChunkBased = chunks.count > 0;
+  const rest = isChunkBased ? 0 : size % EROFS_BLOCK_BYTES;
+  const isInline = rest > 0 && inodeBytes(isExtended) + xattrBytes + rest <= EROFS_BLOCK_BYTES;
+  const flatLayout = isInline ? DATA_LAYOUT.flatInline : DATA_LAYOUT.flatPlain;
+  const ownBytes = isChunkBased ? 0 : size - (isInline ? rest : 0);
+  // One shape for all: there is an object for every file.
   return {
-    ...common,
-    dataLayout: isInline ? DATA_LAYOUT.flatInline : DATA_LAYOUT.flatPlain,
-    chunkBits: 0,
-    chunkCount: 0,
-    tailBytes: isInline ? tail : 0,
-    blockCount: (isInline ? Math.floor : Math.ceil)(size / EROFS_BLOCK_BYTES),
+    isExtended,
+    dataLayout: isChunkBased ? DATA_LAYOUT.chunkBased : flatLayout,
+    nlink,
+    size,
+    xattrBytes,
+    chunkBits: chunks.bits,
+    chunkCount: chunks.count,
+    tailBytes: isInline ? rest : 0,
+    blockCount: Math.ceil(ownBytes / EROFS_BLOCK_BYTES),
+    at: 0,
+    firstBlock: 0,
   };
 }
 
@@ -159,7 +164,10 @@ function commonestTime(inodes: readonly ErofsInodeInput[]): BuildTime {
   for (const inode of inodes) {
     const { sec, nsec } = timeOf(inode.attributes);
     let ofSecond = counts.get(sec);
-    if (ofSecond === undefined) counts.set(sec, (ofSecond = new Map()));
+    if (ofSecond === undefined) {
+      ofSecond = new Map<number, number>();
+      counts.set(sec, ofSecond);
+    }
     const count = (ofSecond.get(nsec) ?? 0) + 1;
     ofSecond.set(nsec, count);
     if (count > bestCount) {

@@ -3,7 +3,7 @@ import { nameFault, quoteName } from "./byte-strings.ts";
 import { dataLoss, DIRENT_BYTES, isDirectoryMode } from "./format.ts";
 import { blockCount, flatBlock, type ErofsInode } from "./parse-inode.ts";
 import type { Parse } from "./source.ts";
-import { safeNumber, type Superblock } from "./superblock.ts";
+import { safeInt64, type Superblock } from "./superblock.ts";
 
 export interface ErofsDirent {
   readonly name: string;
@@ -60,10 +60,7 @@ function parseBlock(block: Buffer): ErofsDirent[] {
   const dirents: ErofsDirent[] = [];
   for (let index = 0; index < count; index += 1) {
     const at = index * DIRENT_BYTES;
-    const high = block.readUInt32LE(at + 4);
-    const low = block.readUInt32LE(at);
-    const nid = high === 0 ? low : safeNumber(block.readBigUInt64LE(at));
-    dirents.push({ name: nameAt(block, index, count), nid });
+    dirents.push({ name: nameAt(block, index, count), nid: safeInt64(block, at) });
   }
   return dirents;
 }

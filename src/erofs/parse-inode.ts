@@ -22,8 +22,8 @@ import {
   XATTR_HEADER_BYTES,
 } from "./format.ts";
 import type { ByteRange, Parse } from "./source.ts";
-import { safeNumber, type Superblock } from "./superblock.ts";
-import type { ErofsExtent } from "./tree.ts";
+import { safeInt64, type Superblock } from "./superblock.ts";
+import { NO_XATTRS, type ErofsExtent } from "./tree.ts";
 import { decodeXattrName } from "./xattr-names.ts";
 
 /** An inode without its xattrs and data. */
@@ -52,6 +52,8 @@ interface InodePlace {
   readonly union: number;
 }
 
+const NO_DEVICE = { major: 0, minor: 0 };
+
 export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsInode> {
   const at = superblock.metaAt + nid * INODE_SLOT_BYTES;
   if (!Number.isSafeInteger(nid) || nid < 0) throw dataLoss(`nid ${nid}`);
@@ -67,7 +69,7 @@ export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsIno
   const mode = bytes.readUInt16LE(4);
   if (direntTypeOf(mode) === 0) throw dataLoss(`inode ${nid} has mode 0${mode.toString(8)}`);
   const union = bytes.readUInt32LE(16);
-  const rdev = isDeviceMode(mode) ? decodeDevice(union) : { major: 0, minor: 0 };
+  const rdev = isDeviceMode(mode) ? decodeDevice(union) : NO_DEVICE;
   const xattrCount = bytes.readUInt16LE(2);
   const inodeBytes = isExtended ? EXTENDED_INODE_BYTES : COMPACT_INODE_BYTES;
   const fields = isExtended ? extendedFields(bytes) : compactFields(bytes, superblock);
@@ -75,9 +77,14 @@ export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsIno
   return {
     nid,
     mode,
-    ...fields,
+    uid: fields.uid,
+    gid: fields.gid,
+    mtimeSec: fields.mtimeSec,
+    mtimeNsec: fields.mtimeNsec,
     rdevMajor: rdev.major,
     rdevMinor: rdev.minor,
+    nlink: fields.nlink,
+    size: fields.size,
     place: {
       dataLayout: (format >>> 1) & 7,
       xattrsAt: at + inodeBytes,
@@ -103,10 +110,10 @@ function compactFields(bytes: Buffer, superblock: Superblock): Fields {
 function extendedFields(bytes: Buffer): Fields {
   return {
     nlink: bytes.readUInt32LE(44),
-    size: safeNumber(bytes.readBigUInt64LE(8)),
+    size: safeInt64(bytes, 8),
     uid: bytes.readUInt32LE(24),
     gid: bytes.readUInt32LE(28),
-    mtimeSec: safeNumber(bytes.readBigInt64LE(32)),
+    mtimeSec: safeInt64(bytes, 32),
     mtimeNsec: bytes.readUInt32LE(40),
   };
 }
@@ -214,10 +221,10 @@ function isContinued(before: ErofsExtent, after: ErofsExtent): boolean {
 export function* parseXattrs(
   superblock: Superblock,
   inode: ErofsInode,
-): Parse<Map<string, Uint8Array>> {
-  const xattrs = new Map<string, Uint8Array>();
+): Parse<ReadonlyMap<string, Uint8Array>> {
   const { xattrsAt, xattrBytes } = inode.place;
-  if (xattrBytes === 0) return xattrs;
+  if (xattrBytes === 0) return NO_XATTRS;
+  const xattrs = new Map<string, Uint8Array>();
   const bytes = yield { offset: xattrsAt, length: xattrBytes };
   const sharedCount = bytes.readUInt8(4);
   const inlineAt = XATTR_HEADER_BYTES + 4 * sharedCount;

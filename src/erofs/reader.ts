@@ -32,7 +32,7 @@ type Wait = Readonly<{ signal: AbortSignal }>;
 
 /** Facts of the whole image. */
 class ErofsImage {
-  protected readonly superblock: Superblock;
+  readonly superblock: Superblock;
 
   protected constructor(superblock: Superblock) {
     this.superblock = superblock;

@@ -61,8 +61,8 @@ export function* parseSuperblock(imageBytes: number): Parse<Superblock> {
     metaAt,
     xattrsAt: head.readUInt32LE(SUPERBLOCK.xattrBlockAt) * 2 ** blockBits,
     rootNid,
-    inodeCount: safeNumber(head.readBigUInt64LE(SUPERBLOCK.inodeCountAt)),
-    buildTimeSec: safeNumber(head.readBigInt64LE(SUPERBLOCK.buildTimeAt)),
+    inodeCount: safeInt64(head, SUPERBLOCK.inodeCountAt),
+    buildTimeSec: safeInt64(head, SUPERBLOCK.buildTimeAt),
     buildTimeNsec: head.readUInt32LE(SUPERBLOCK.buildTimeNsecAt),
     devices,
     deviceMask: 2 ** Math.ceil(Math.log2(devices.length + 1)) - 1,
@@ -94,8 +94,9 @@ function* parseDevices(head: Buffer, blockBytes: number): Parse<number[]> {
   return devices;
 }
 
-export function safeNumber(value: bigint): number {
-  const number = Number(value);
-  if (!Number.isSafeInteger(number)) throw dataLoss(`number ${value} out of range`);
+/** A signed number of 64 bits; those beyond the safe integers belong to no sound image. */
+export function safeInt64(bytes: Buffer, at: number): number {
+  const number = bytes.readInt32LE(at + 4) * 2 ** 32 + bytes.readUInt32LE(at);
+  if (!Number.isSafeInteger(number)) throw dataLoss(`number ${number} out of range`);
   return number;
 }

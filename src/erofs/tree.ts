@@ -17,7 +17,7 @@ export interface ErofsAttributes {
   /** Of character and block devices; 0 for everything else. */
   readonly rdevMajor: number;
   readonly rdevMinor: number;
-  /** By full name ("user.x"); names outside EROFS's prefixes are dropped by the writer. */
+  /** By full name ("user.x"); the writer drops names that the kernel would not show. */
   readonly xattrs: ReadonlyMap<string, Uint8Array>;
 }
 

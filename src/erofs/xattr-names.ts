@@ -6,26 +6,42 @@
  *
  * A name outside these prefixes is dropped: the kernel has no handler for it on any file system,
  * so unpacking it gives ENOTSUP, which containerd's unpacker passes over with a warning.
+ * So is a name that the kernel keeps from files of a type (`fs/xattr.c: xattr_permission`,
+ * `fs/posix_acl.c`): it would be listed but could not be read, and overlayfs gives up a copy-up
+ * when it meets one.
  */
 import { DaemonError } from "../base/errors.ts";
 import { isByteString, quoteName } from "./byte-strings.ts";
-import { NAME_BYTES_MAX } from "./format.ts";
+import { FILE_TYPE, FILE_TYPE_MASK, NAME_BYTES_MAX } from "./format.ts";
 
 export interface XattrName {
   readonly index: number;
   readonly suffix: string;
 }
 
+const USER_INDEX = 1;
+const ACL_ACCESS_INDEX = 2;
+const ACL_DEFAULT_INDEX = 3;
+
 const WHOLE_NAMES: ReadonlyMap<string, number> = new Map([
-  ["system.posix_acl_access", 2],
-  ["system.posix_acl_default", 3],
+  ["system.posix_acl_access", ACL_ACCESS_INDEX],
+  ["system.posix_acl_default", ACL_DEFAULT_INDEX],
 ]);
 
 const PREFIXES: ReadonlyMap<string, number> = new Map([
-  ["user.", 1],
+  ["user.", USER_INDEX],
   ["trusted.", 4],
   ["security.", 6],
 ]);
+
+/** Whether the kernel lets a file of the mode have an xattr of the name. */
+export function isXattrAllowed(name: XattrName, mode: number): boolean {
+  const type = mode & FILE_TYPE_MASK;
+  const isDirectory = type === FILE_TYPE.directory;
+  if (name.index === USER_INDEX) return isDirectory || type === FILE_TYPE.regular;
+  if (name.index === ACL_ACCESS_INDEX) return type !== FILE_TYPE.symlink;
+  return name.index !== ACL_DEFAULT_INDEX || isDirectory;
+}
 
 interface Prefix {
   readonly text: string;
@@ -58,6 +74,6 @@ export function encodeXattrName(name: string): XattrName | undefined {
 /** Undefined where the index is unknown or the suffix does not belong to it. */
 export function decodeXattrName(index: number, suffix: string): string | undefined {
   const prefix = PREFIX_OF_INDEX.get(index);
-  if (prefix === undefined || prefix.isWhole !== (suffix === "")) return undefined;
+  if (prefix?.isWhole !== (suffix === "")) return undefined;
   return isByteString(suffix) ? prefix.text + suffix : undefined;
 }

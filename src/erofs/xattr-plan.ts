@@ -16,9 +16,9 @@ import {
   XATTR_SHARED_PER_INODE_MAX,
   XATTR_VALUE_BYTES_MAX,
 } from "./format.ts";
-import type { ErofsInodeInput } from "./tree.ts";
+import type { ErofsAttributes, ErofsInodeInput } from "./tree.ts";
 import { quoteName } from "./byte-strings.ts";
-import { encodeXattrName, type XattrName } from "./xattr-names.ts";
+import { encodeXattrName, isXattrAllowed, type XattrName } from "./xattr-names.ts";
 
 interface Entry {
   readonly name: XattrName;
@@ -32,22 +32,19 @@ interface Entry {
 export class XattrPlan {
   readonly #entries = new Map<string, Entry>();
   readonly #ofInode = new Map<number, readonly Entry[]>();
-  #sharedBytes = 0;
+  readonly sharedBytes: number;
 
   constructor(inodes: readonly ErofsInodeInput[]) {
     for (const [index, inode] of inodes.entries()) {
-      if (inode.attributes.xattrs.size > 0) this.#add(index, inode.attributes.xattrs);
+      if (inode.attributes.xattrs.size > 0) this.#add(index, inode.attributes);
     }
+    let sharedBytes = 0;
     for (const entry of this.#entries.values()) {
-      const shared = entry.bytes + 4 * entry.uses;
-      if (entry.uses < 2 || entry.bytes * entry.uses <= shared) continue;
-      entry.sharedAt = this.#sharedBytes;
-      this.#sharedBytes += entry.bytes;
+      if (entry.bytes * entry.uses <= entry.bytes + 4 * entry.uses) continue;
+      entry.sharedAt = sharedBytes;
+      sharedBytes += entry.bytes;
     }
-  }
-
-  get sharedBytes(): number {
-    return this.#sharedBytes;
+    this.sharedBytes = sharedBytes;
   }
 
   /** Bytes between the inode and its data: 0, or header, ids and inline entries. */
@@ -87,7 +84,8 @@ export class XattrPlan {
     }
   }
 
-  #add(index: number, xattrs: ReadonlyMap<string, Uint8Array>): void {
+  #add(index: number, attributes: ErofsAttributes): void {
+    const { mode, xattrs } = attributes;
     const entries: Entry[] = [];
     let bytes = 0;
     // By name, so that the order in which a caller filled the map does not show.
@@ -95,6 +93,7 @@ export class XattrPlan {
       const encoded = encodeXattrName(name);
       const value = xattrs.get(name);
       if (encoded === undefined || value === undefined) continue;
+      if (!isXattrAllowed(encoded, mode)) continue;
       bytes += name.length + value.length;
       if (value.length > XATTR_VALUE_BYTES_MAX || bytes > XATTR_BYTES_PER_INODE_MAX) {
         throw new DaemonError(

@@ -17,6 +17,8 @@ import { FuseOperations } from "./operations.ts";
 
 /** Kernel read-ahead of a mount when nothing else is asked for: one block. */
 export const READ_AHEAD_KIB = 1024;
+/** Failed requests of a mount that are all logged; after that the 16th, 32nd, 64th, … is. */
+const FAILURES_LOGGED = 8;
 /** Dead mounts stacked on one mountpoint that are cleared at once. */
 const STACKED_MOUNTS_MAX = 64;
 
@@ -105,10 +107,14 @@ export class FuseSession implements AsyncDisposable {
     await mkdir(mountpoint, { recursive: true, mode: 0o700 });
     const log = options.log.child({ mountpoint });
     const readAheadKiB = options.readAheadKiB ?? READ_AHEAD_KIB;
+    let failures = 0;
     const operations = new FuseOperations(
       fileSystem,
       (operation, error) => {
-        log.warn("fuse-operation-failed", { operation, err: error });
+        failures += 1;
+        if (failures <= FAILURES_LOGGED || Number.isInteger(Math.log2(failures))) {
+          log.warn("fuse-operation-failed", { operation, failures, err: error });
+        }
       },
       () => {
         // The INIT answer lowers the value to 128 KiB, and comes after our first write.

@@ -1,13 +1,8 @@
-/** The xattrs with which a layer's own (unmerged) metadata speaks to the merge. */
-
-/** Source: overlayfs, and containerd's OverlayConvertWhiteout. The value is OPAQUE_VALUE. */
-export const OPAQUE_XATTR = "trusted.overlay.opaque";
-export const OPAQUE_VALUE: Uint8Array = Buffer.from("y");
-
 /**
- * Marks a directory that the layer never described, only used as a parent. containerd gives it
- * the attributes of the same directory below (`mkparent` in pkg/archive/tar.go), so the merge
- * takes those; 0755 of root where there is none. Never shown to anybody.
+ * The marks with which a layer's own (unmerged) metadata speaks to the merge, which defines them.
+ * All lie under overlayfs's own prefix, so that they are never shown to anybody.
  */
-export const IMPLICIT_XATTR = "trusted.faasnet.implicit";
-export const IMPLICIT_VALUE: Uint8Array = Buffer.from("y");
+export { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, OPAQUE_XATTR } from "./merge/index.ts";
+
+/** The value of each of them. */
+export const MARK_VALUE: Uint8Array = Buffer.from("y");

@@ -7,7 +7,7 @@
 import { read } from "node:fs";
 import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import { DaemonError } from "../base/errors.ts";
+import { DaemonError, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { RangeSet } from "../base/range-set.ts";
 import type { ByteRange } from "../base/range-set.ts";
@@ -89,6 +89,16 @@ export class LayerDevice implements AsyncDisposable {
     this.#opening = opening;
     try {
       await opening;
+    } catch (error) {
+      if (this.#incoming === incoming) {
+        // The file known before may not be the one that the image service fills now.
+        this.#incoming = undefined;
+        const old = this.#file;
+        this.#file = undefined;
+        await this.#drained({ start: 0, end: service.size });
+        await old?.close();
+      }
+      throw withContext(error, `layer ${this.#options.layer}: cannot open its decoded file`);
     } finally {
       if (this.#opening === opening) this.#opening = undefined;
     }
@@ -151,7 +161,7 @@ export class LayerDevice implements AsyncDisposable {
     let isMissed = false;
     let rounds = 0;
     for (let cursor = offset; cursor < end; ) {
-      if (this.#opening !== undefined) await this.#opening;
+      while (this.#opening !== undefined) await this.#opening.catch(() => undefined);
       const missing = this.#present.missing({ start: cursor, end })[0];
       const target = buffer.subarray(cursor - offset);
       if (missing === undefined || missing.start > cursor) {
@@ -161,7 +171,8 @@ export class LayerDevice implements AsyncDisposable {
         isMissed = true;
         const bytes = await this.#fetch(target, missing);
         cursor += bytes;
-        if (bytes === 0 && (rounds += 1) >= FETCH_ROUNDS_MAX) {
+        rounds += bytes === 0 ? 1 : 0;
+        if (rounds >= FETCH_ROUNDS_MAX) {
           throw new DaemonError("data-loss", `layer ${layer} at ${cursor}: present, then gone`);
         }
       }

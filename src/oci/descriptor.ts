@@ -13,7 +13,7 @@ import {
 import type { JsonNode } from "./json.ts";
 import { BLOB_BYTES_MAX, MEDIA_TYPE_CHARS_MAX } from "./limits.ts";
 import { bareMediaType } from "./media-type.ts";
-import { platformOfJson } from "./platform.ts";
+import { tryPlatformOfJson } from "./platform.ts";
 import type { Platform } from "./platform.ts";
 
 export interface Descriptor {
@@ -49,15 +49,9 @@ export function descriptorOf(node: JsonNode): Descriptor {
     size: requiredSize(node, "size", { max: BLOB_BYTES_MAX }),
     urls: stringArray(node, "urls", { max: URLS_MAX, charsMax: URL_CHARS_MAX }),
     annotations: stringMap(node, "annotations"),
-    platform: platform === undefined ? undefined : tryPlatform(platform),
+    platform: platform === undefined ? undefined : tryPlatformOfJson(platform),
     artifactType: optionalString(node, "artifactType", { charsMax: MEDIA_TYPE_CHARS_MAX }),
   };
-}
-
-/** Some builders write an empty platform object: that says nothing, as if it were absent. */
-function tryPlatform(node: JsonNode): Platform | undefined {
-  const isEmpty = (node.value["os"] ?? "") === "" && (node.value["architecture"] ?? "") === "";
-  return isEmpty ? undefined : platformOfJson(node);
 }
 
 /** Throws `data-loss` when the bytes are not what the descriptor names. */

@@ -10,7 +10,7 @@ import {
   requiredObject,
 } from "./json.ts";
 import { HISTORY_MAX, LAYERS_MAX } from "./limits.ts";
-import { platformOfJson } from "./platform.ts";
+import { tryPlatformOfJson } from "./platform.ts";
 import type { Platform } from "./platform.ts";
 
 export interface HistoryEntry {
@@ -21,7 +21,8 @@ export interface HistoryEntry {
 }
 
 export interface ImageConfig {
-  readonly platform: Platform;
+  /** Undefined where the builder left it out. */
+  readonly platform: Platform | undefined;
   /** Bottom first; one per layer of the manifest. */
   readonly diffIds: readonly DiffId[];
   readonly history: readonly HistoryEntry[];
@@ -52,5 +53,5 @@ export function parseImageConfig(bytes: Uint8Array): ImageConfig {
       isEmptyLayer: entry.value["empty_layer"] === true,
     };
   });
-  return { platform: platformOfJson(node), diffIds, history };
+  return { platform: tryPlatformOfJson(node), diffIds, history };
 }

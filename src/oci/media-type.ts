@@ -79,7 +79,7 @@ export function bareMediaType(mediaType: string): string {
 export function layerKindOf(mediaType: string): LayerKind {
   const bare = bareMediaType(mediaType);
   // ocicrypt adds the suffix whatever the compression below.
-  if (/\+encrypted$/.test(bare)) return { isClaimable: false, reason: "encrypted" };
+  if (bare.endsWith("+encrypted")) return { isClaimable: false, reason: "encrypted" };
   for (const { prefix, isForeign } of LAYER_PREFIXES) {
     if (!bare.startsWith(prefix)) continue;
     const compression = SUFFIXES.get(bare.slice(prefix.length));

@@ -112,7 +112,7 @@ export function formatPlatform(platform: Platform): string {
 }
 
 /** The `platform` object of a descriptor, or a config, which has the same fields at its top. */
-export function platformOfJson(node: JsonNode): Platform {
+function platformOfJson(node: JsonNode): Platform {
   const charsMax = { charsMax: COMPONENT_CHARS_MAX };
   return normalizePlatform({
     os: requiredString(node, "os", charsMax),
@@ -121,6 +121,12 @@ export function platformOfJson(node: JsonNode): Platform {
     osVersion: optionalString(node, "os.version", charsMax) ?? "",
     osFeatures: stringArray(node, "os.features", { max: 64, charsMax: COMPONENT_CHARS_MAX }),
   });
+}
+
+/** Some builders write neither: that says nothing, as if the object were absent. */
+export function tryPlatformOfJson(node: JsonNode): Platform | undefined {
+  const isEmpty = (node.value["os"] ?? "") === "" && (node.value["architecture"] ?? "") === "";
+  return isEmpty ? undefined : platformOfJson(node);
 }
 
 interface Runnable {

@@ -26,11 +26,19 @@ interface CachedHeader {
 const FRESH_MS = 5_000;
 const BASIC_KEY = "basic";
 
+/** Makes room for one more entry. */
+function dropOldest<K>(map: Map<K, unknown>, max: number): void {
+  if (map.size < max) return;
+  const oldest = map.keys().next();
+  if (oldest.done !== true) map.delete(oldest.value);
+}
+
 export class Authorizer {
   readonly #deps: AuthorizerDeps;
   readonly #tls: TlsSettings;
   #scheme: AuthScheme | undefined;
-  #headers = new Map<string, CachedHeader>();
+  readonly #headers = new Map<string, CachedHeader>();
+  readonly #scopes = new Map<string, string>();
   readonly #flights = new SingleFlight<string, string | undefined>();
 
   constructor(options: { readonly tls: TlsSettings }, deps: AuthorizerDeps) {
@@ -67,6 +75,9 @@ export class Authorizer {
     const scheme = chooseScheme(refusal.challenges) ?? this.#scheme;
     if (scheme === undefined) return undefined;
     this.#scheme = scheme;
+    if (scheme.kind === "bearer" && scheme.scope !== undefined && scheme.scope !== "") {
+      this.#rememberScope(refusal.repository, scheme.scope);
+    }
     const key = this.#keyFor(scheme, refusal.repository);
     const cached = this.#cached(key);
     // Somebody else has renewed it since this request was sent.
@@ -80,15 +91,13 @@ export class Authorizer {
     return renewed === refusal.used ? undefined : renewed;
   }
 
-  #scopeFor(scheme: AuthScheme, repository: string): string {
-    const own = `repository:${repository}:pull`;
-    if (scheme.kind !== "bearer" || scheme.scope === undefined) return own;
-    // The remembered challenge may have been for another repository.
-    return scheme.scope.includes(`repository:${repository}:`) ? scheme.scope : own;
+  /** As the registry asked for this repository (a proxy may call it otherwise), else as usual. */
+  #scopeFor(repository: string): string {
+    return this.#scopes.get(repository) ?? `repository:${repository}:pull`;
   }
 
   #keyFor(scheme: AuthScheme, repository: string): string {
-    return scheme.kind === "basic" ? BASIC_KEY : this.#scopeFor(scheme, repository);
+    return scheme.kind === "basic" ? BASIC_KEY : this.#scopeFor(repository);
   }
 
   #cached(key: string): CachedHeader | undefined {
@@ -98,7 +107,7 @@ export class Authorizer {
     return undefined;
   }
 
-  #renew(
+  async #renew(
     scheme: AuthScheme,
     repository: string,
     registry: URL,
@@ -121,7 +130,7 @@ export class Authorizer {
         {
           realm: scheme.realm,
           service: scheme.service,
-          scope: this.#scopeFor(scheme, repository),
+          scope: this.#scopeFor(repository),
           credential,
           registry,
           tls: this.#tls,
@@ -134,14 +143,16 @@ export class Authorizer {
     return this.#flights.run(key, work, { signal });
   }
 
+  #rememberScope(repository: string, scope: string): void {
+    dropOldest(this.#scopes, TOKENS_MAX);
+    this.#scopes.set(repository, scope);
+  }
+
   #remember(key: string, header: string, lifeMs: number): string {
     const now = this.#deps.clock.nowMs();
     // A short-lived token is used for half its life at least.
     const useMs = Math.max(lifeMs - TOKEN_SLACK_MS, lifeMs / 2);
-    if (this.#headers.size >= TOKENS_MAX) {
-      const oldest = this.#headers.keys().next();
-      if (oldest.done !== true) this.#headers.delete(oldest.value);
-    }
+    dropOldest(this.#headers, TOKENS_MAX);
     this.#headers.set(key, { header, fetchedAtMs: now, expiresAtMs: now + useMs });
     return header;
   }

@@ -4,11 +4,7 @@
  * The field is a comma list of challenges whose parameters are a comma list too: a name followed
  * by "=" is a parameter of the challenge before it, any other name starts a new challenge.
  */
-import {
-  CHALLENGE_CHARS_MAX,
-  CHALLENGE_PARAMETERS_MAX,
-  CHALLENGES_MAX,
-} from "./limits.ts";
+import { CHALLENGE_CHARS_MAX, CHALLENGE_PARAMETERS_MAX, CHALLENGES_MAX } from "./limits.ts";
 
 export interface Challenge {
   /** Lower case: `bearer`, `basic`. */

@@ -19,8 +19,7 @@ export function parseContentRange(header: string | undefined): ContentRange | un
   const start = Number(match[1]);
   const end = Number(match[2]) + 1;
   const total = match[3] === "*" ? undefined : Number(match[3]);
-  const isSound =
-    Number.isSafeInteger(end) && start < end && (total === undefined || end <= total);
+  const isSound = Number.isSafeInteger(end) && start < end && (total === undefined || end <= total);
   return isSound ? { start, end, total } : undefined;
 }
 

@@ -55,12 +55,12 @@ export async function runCredentialHelper(
   });
   const pieces: Buffer[] = [];
   let bytes = 0;
-  let isTimedOut = false;
+  const timeout = new AbortController();
   const kill = (): void => {
     child.kill("SIGKILL");
   };
   const cancelTimer = deps.clock.timer(HELPER_TIMEOUT_MS, () => {
-    isTimedOut = true;
+    timeout.abort();
     kill();
   });
   signal.addEventListener("abort", kill, { once: true });
@@ -81,7 +81,7 @@ export async function runCredentialHelper(
     const answer = exitCode === 0 ? parseHelperAnswer(output) : undefined;
     if (answer !== undefined) return answer;
     if (output.toString("utf8").includes(NOT_FOUND_ANSWER)) return undefined;
-    const problem = isTimedOut
+    const problem = timeout.signal.aborted
       ? `gave no answer within ${HELPER_TIMEOUT_MS} ms`
       : exitCode === 0
         ? "gave no usable answer"

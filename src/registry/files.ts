@@ -6,7 +6,7 @@ import { DaemonError } from "../base/errors.ts";
 
 /** Opens a regular file for reading; O_NONBLOCK so that a fifo in its place cannot stall us. */
 export async function openRegularFile(path: string): Promise<FileHandle> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_CLOEXEC);
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stat = await file.stat();
     if (stat.isFile()) return file;

@@ -147,9 +147,7 @@ function defaultOrigins(
 
 function isSameRegistry(origin: string, domain: string): boolean {
   const { host } = new URL(origin);
-  return (
-    host === domain.toLowerCase() || (domain === DEFAULT_DOMAIN && host === DOCKER_HUB_HOST)
-  );
+  return host === domain.toLowerCase() || (domain === DEFAULT_DOMAIN && host === DOCKER_HUB_HOST);
 }
 
 async function toHost(entry: HostEntry, domain: string): Promise<RegistryHost> {

@@ -38,7 +38,7 @@ export function isLoopback(host: string): boolean {
 
 /** Places to which a registry elsewhere has no business sending us. */
 export function isLocalOnly(host: string): boolean {
-  return isLoopback(host) || /\.localhost$/.test(bare(host)) || isIn(LOCAL, host);
+  return isLoopback(host) || bare(host).endsWith(".localhost") || isIn(LOCAL, host);
 }
 
 export { isIn as isInBlockList };

@@ -53,7 +53,8 @@ export async function requestFollowing(
   request: TransportRequest,
   { signal, privateHeaders }: FollowOptions,
 ): Promise<TransportResponse> {
-  let { url, method, body } = request;
+  const { method, body } = request;
+  let { url } = request;
   for (let hops = 0; hops <= REDIRECTS_MAX; hops += 1) {
     const isHome = url.origin === request.url.origin;
     const response = await transport.request(

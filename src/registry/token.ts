@@ -66,7 +66,8 @@ function parseToken(bytes: Uint8Array, origin: string): Token {
     value = undefined;
   }
   const fields = typeof value === "object" && value !== null ? value : {};
-  const read = (key: string): unknown => (Object.hasOwn(fields, key) ? Reflect.get(fields, key) : undefined);
+  const read = (key: string): unknown =>
+    Object.hasOwn(fields, key) ? Reflect.get(fields, key) : undefined;
   const token = [read("token"), read("access_token")].find(
     (one): one is string => typeof one === "string" && one !== "",
   );

@@ -30,7 +30,9 @@ function codeOf(error: unknown): string | undefined {
     const errors: readonly unknown[] = error.errors;
     return systemErrorName(errors[0]);
   }
-  return error instanceof Error && error.cause !== undefined ? systemErrorName(error.cause) : undefined;
+  return error instanceof Error && error.cause !== undefined
+    ? systemErrorName(error.cause)
+    : undefined;
 }
 
 /**

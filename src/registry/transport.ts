@@ -3,9 +3,11 @@
  * undici's errors turned into ours. Redirects, credentials and retries are above.
  */
 import { createHash } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { rootCertificates } from "node:tls";
 import type { SecureContext } from "node:tls";
 import type { Dispatcher } from "undici";
+import type undiciRequest from "undici/lib/api/api-request.js";
 import { abortReason, throwIfAborted } from "../base/abort.ts";
 import { DaemonError, systemErrorName } from "../base/errors.ts";
 import { readSmallFile } from "./files.ts";
@@ -142,7 +144,7 @@ function fingerprint(value: unknown): string {
   return createHash("sha256").update(JSON.stringify(value)).digest("base64");
 }
 
-type Request = typeof import("undici/lib/api/api-request.js").default;
+type Request = typeof undiciRequest;
 
 interface Pool {
   readonly dispatcher: Dispatcher;
@@ -166,6 +168,8 @@ export class TransportPool implements AsyncDisposable {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<TransportResponse> {
     throwIfAborted(signal);
+    // One caller's signal stands over as many requests as it makes; that is no leak.
+    setMaxListeners(0, signal);
     const { url } = request;
     const pool = await this.#poolFor(request);
     try {
@@ -272,8 +276,6 @@ export class TransportPool implements AsyncDisposable {
     const pools = [...this.#pools.values()];
     this.#pools.clear();
     const reason = new DaemonError("canceled", "registry client is closed");
-    await Promise.allSettled(
-      pools.map(async (pool) => (await pool).dispatcher.destroy(reason)),
-    );
+    await Promise.allSettled(pools.map(async (pool) => (await pool).dispatcher.destroy(reason)));
   }
 }

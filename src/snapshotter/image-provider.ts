@@ -50,8 +50,5 @@ export interface ImageProvider {
   release(chainId: ChainId, options: { readonly signal: AbortSignal }): Promise<void>;
 
   /** The chains that are claimed; all others may be forgotten. Called at start. */
-  retain(
-    chainIds: readonly ChainId[],
-    options: { readonly signal: AbortSignal },
-  ): Promise<void>;
+  retain(chainIds: readonly ChainId[], options: { readonly signal: AbortSignal }): Promise<void>;
 }

@@ -7,6 +7,8 @@ import type { Labels } from "./types.ts";
 export const LABEL_SNAPSHOT_REF = "containerd.io/snapshot.ref";
 export const LABEL_UID_MAPPING = "containerd.io/snapshot/uidmapping";
 export const LABEL_GID_MAPPING = "containerd.io/snapshot/gidmapping";
+/** Since containerd 2.3, on layers above the first. */
+export const LABEL_PARENT_CHAIN_ID = "containerd.io/snapshot/parent-chain-id";
 export const LABEL_IMAGE_REF = "containerd.io/snapshot/cri.image-ref";
 export const LABEL_MANIFEST_DIGEST = "containerd.io/snapshot/cri.manifest-digest";
 

@@ -43,7 +43,7 @@ export const MANIFESTS_MAX = 4096;
 export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
 export const CONFIG_BYTES_MAX = 8 * 1024 * 1024;
 /** Manifests whose chain IDs are remembered between calls. */
-export const MANIFEST_MEMORY = 256;
+export const MANIFEST_MEMORY = 1024;
 /** Different manifests that are tried for one chain ID. */
 export const MANIFEST_TRIES_MAX = 3;
 /** host[:port]/repository candidates handed to the provider for one image. */
@@ -54,3 +54,9 @@ export const NAMESPACES_MAX = 256;
 export const DECLINED_IMAGES_MAX = 256;
 /** How long such an image is remembered after its last layer was asked for, in milliseconds. */
 export const DECLINED_IMAGE_MS = 10 * 60 * 1000;
+/** sizeof(sockaddr_un.sun_path) - 1 on Linux. */
+export const SOCKET_PATH_BYTES_MAX = 107;
+/** Calls under way at a stop may end for this long, in milliseconds. */
+export const SHUTDOWN_GRACE_MS = 2000;
+/** An error's text travels in an HTTP/2 header. */
+export const STATUS_MESSAGE_CHARS_MAX = 2048;

@@ -1,13 +1,7 @@
 /** What the tar parser reports: one archive member with everything that headers say about it. */
 
 export type TarEntryType =
-  | "block-device"
-  | "char-device"
-  | "directory"
-  | "fifo"
-  | "file"
-  | "hard-link"
-  | "symlink";
+  "block-device" | "char-device" | "directory" | "fifo" | "file" | "hard-link" | "symlink";
 
 /** A run of data inside a sparse file; what lies between runs reads as zeros. */
 export interface SparseSegment {

@@ -109,5 +109,12 @@ function prefixOf(block: Uint8Array, format: TarFormat): string {
     (block[357] === 0 || parseNumeric(block, 357, 12) !== undefined);
   if (areTimesSound) return "";
   const prefix = text(block, 345, 155);
-  return [...prefix].every((char) => char.charCodeAt(0) < 0x80) ? prefix : "";
+  return isAscii(prefix) ? prefix : "";
+}
+
+function isAscii(bytes: string): boolean {
+  for (let index = 0; index < bytes.length; index += 1) {
+    if (bytes.charCodeAt(index) >= 0x80) return false;
+  }
+  return true;
 }

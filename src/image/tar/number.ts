@@ -5,7 +5,11 @@ const SEVEN = 0x37;
 const SPACE = 0x20;
 
 /** A numeric header field, or undefined if malformed or beyond 2^53. */
-export function parseNumeric(block: Uint8Array, offset: number, length: number): number | undefined {
+export function parseNumeric(
+  block: Uint8Array,
+  offset: number,
+  length: number,
+): number | undefined {
   const first = block[offset] ?? 0;
   return (first & 0x80) === 0
     ? parseOctal(block, offset, length)

@@ -9,7 +9,13 @@
 import { LAYER_ENTRIES_MAX, LAYER_METADATA_BYTES_MAX, TAR_META_BYTES_MAX } from "../limits.ts";
 import type { SparseSegment, TarEntry, TarEntryType } from "./entry.ts";
 import { tarError } from "./error.ts";
-import { isZeroBlock, paddingAfter, parseHeader, TAR_BLOCK_BYTES, type RawHeader } from "./header.ts";
+import {
+  isZeroBlock,
+  paddingAfter,
+  parseHeader,
+  TAR_BLOCK_BYTES,
+  type RawHeader,
+} from "./header.ts";
 import { mergePax, parsePaxRecords, paxXattrs, type PaxRecords } from "./pax.ts";
 import {
   checkSparse,
@@ -40,8 +46,18 @@ const ENTRY_TYPES: Readonly<Record<string, TarEntryType>> = {
 type State =
   | { readonly kind: "header" }
   | { readonly kind: "meta"; readonly header: RawHeader; readonly length: number }
-  | { readonly kind: "old-sparse"; readonly header: RawHeader; readonly map: OldSparseMap; storedBytes: number }
-  | { readonly kind: "sparse-map"; readonly header: RawHeader; readonly map: SparseDataMap; storedBytes: number }
+  | {
+      readonly kind: "old-sparse";
+      readonly header: RawHeader;
+      readonly map: OldSparseMap;
+      storedBytes: number;
+    }
+  | {
+      readonly kind: "sparse-map";
+      readonly header: RawHeader;
+      readonly map: SparseDataMap;
+      storedBytes: number;
+    }
   | { readonly kind: "end" };
 
 export interface TarParserLimits {

@@ -32,7 +32,8 @@ export function parsePaxRecords(bytes: Uint8Array, tarOffset: number): PaxRecord
     position = record.end;
     if (record.key === "GNU.sparse.offset" || record.key === "GNU.sparse.numbytes") {
       const expected = sparsePairs.length % 2 === 0 ? "GNU.sparse.offset" : "GNU.sparse.numbytes";
-      if (record.key !== expected) throw tarError("pax sparse records are out of order", { offset: tarOffset });
+      if (record.key !== expected)
+        throw tarError("pax sparse records are out of order", { offset: tarOffset });
       sparsePairs.push(record.value);
     } else {
       values.set(record.key, record.value);

@@ -59,10 +59,7 @@ function splitMap(map: string): string[] {
   return map === "" ? [] : map.split(",");
 }
 
-function toSegments(
-  header: RawHeader,
-  numbers: readonly (number | undefined)[],
-): SparseSegment[] {
+function toSegments(header: RawHeader, numbers: readonly (number | undefined)[]): SparseSegment[] {
   if (numbers.length > 2 * SPARSE_SEGMENTS_MAX) {
     throw tarError(`sparse map of more than ${SPARSE_SEGMENTS_MAX} segments`, header);
   }
@@ -80,9 +77,9 @@ function toSegments(
 
 /** Form 1.0: decimal lines at the start of the data, in whole blocks. */
 export class SparseDataMap {
-  #numbers: (number | undefined)[] = [];
+  readonly #numbers: (number | undefined)[] = [];
   #line = "";
-  #header: RawHeader;
+  readonly #header: RawHeader;
 
   constructor(header: RawHeader) {
     this.#header = header;
@@ -118,8 +115,8 @@ export class SparseDataMap {
 
 /** The old form: pairs in the header block, then extension blocks while a flag says so. */
 export class OldSparseMap {
-  #numbers: (number | undefined)[] = [];
-  #header: RawHeader;
+  readonly #numbers: (number | undefined)[] = [];
+  readonly #header: RawHeader;
   isExtended = false;
 
   constructor(header: RawHeader, block: Uint8Array) {

@@ -12,12 +12,7 @@
  */
 import { defaultDirectory, ErofsInodeInput, type ErofsAttributes } from "../../erofs/index.ts";
 import { quoteBytes } from "../quote.ts";
-import {
-  IMPLICIT_VALUE,
-  IMPLICIT_XATTR,
-  OPAQUE_VALUE,
-  OPAQUE_XATTR,
-} from "../layer-xattrs.ts";
+import { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, MARK_VALUE, OPAQUE_XATTR } from "../layer-xattrs.ts";
 import { SYMLINKS_WALKED_MAX, TREE_DEPTH_MAX } from "../limits.ts";
 import type { TarEntry } from "../tar/entry.ts";
 import { tarError } from "../tar/error.ts";
@@ -69,7 +64,7 @@ export class TreeBuilder {
   };
 
   constructor() {
-    this.#root = newDirectory(implicitDirectory());
+    this.#root = newDirectory(implicitDirectory(IMPLICIT_ROOT_XATTR));
   }
 
   get root(): ErofsInodeInput {
@@ -100,7 +95,7 @@ export class TreeBuilder {
     if (entry.type !== "directory") return;
     const { inode } = this.#root;
     const xattrs = new Map(inode.attributes.xattrs);
-    xattrs.delete(IMPLICIT_XATTR);
+    xattrs.delete(IMPLICIT_ROOT_XATTR);
     const { mtimeSec, mtimeNsec } = entry;
     inode.attributes = { ...inode.attributes, mtimeSec, mtimeNsec, xattrs };
   }
@@ -158,7 +153,7 @@ export class TreeBuilder {
   #addWhiteout(entry: TarEntry, parent: Directory, name: string): void {
     if (name === OPAQUE_MARKER) {
       this.counts.whiteouts += 1;
-      setXattr(parent.inode, OPAQUE_XATTR, OPAQUE_VALUE);
+      setXattr(parent.inode, OPAQUE_XATTR, MARK_VALUE);
       return;
     }
     // Other doubly marked names are aufs's own bookkeeping, of no meaning to anybody else.
@@ -171,7 +166,7 @@ export class TreeBuilder {
     const existing = parent.entries.get(hidden);
     if (existing !== undefined) {
       // Hidden is what lower layers have under this name; a directory of this layer stays alone.
-      if (existing.entries !== undefined) setXattr(existing, OPAQUE_XATTR, OPAQUE_VALUE);
+      if (existing.entries !== undefined) setXattr(existing, OPAQUE_XATTR, MARK_VALUE);
       return;
     }
     parent.entries.set(hidden, new ErofsInodeInput(whiteoutAttributes()));
@@ -180,7 +175,7 @@ export class TreeBuilder {
   /** Follows symlinks of this layer and makes missing directories. */
   #openParent(entry: TarEntry, parts: readonly string[]): Directory {
     const parent = this.#walk(entry, parts, (directory, name) => {
-      const made = newDirectory(implicitDirectory());
+      const made = newDirectory(implicitDirectory(IMPLICIT_XATTR));
       directory.entries.set(name, made.inode);
       return made;
     });
@@ -221,8 +216,7 @@ export class TreeBuilder {
         pending.push(...target.split("/").reverse());
         continue;
       }
-      const next =
-        child === undefined ? onMissing(current, name) : asDirectory(entry, child, name);
+      const next = child === undefined ? onMissing(current, name) : asDirectory(entry, child, name);
       if (next === undefined) return undefined;
       trail.push(current);
       if (trail.length > TREE_DEPTH_MAX) throw entryError(entry, "tree is too deep");
@@ -243,8 +237,8 @@ function newDirectory(attributes: ErofsAttributes): Directory {
   return { inode, entries };
 }
 
-function implicitDirectory(): ErofsAttributes {
-  return { ...defaultDirectory(), xattrs: new Map([[IMPLICIT_XATTR, IMPLICIT_VALUE]]) };
+function implicitDirectory(mark: string): ErofsAttributes {
+  return { ...defaultDirectory(), xattrs: new Map([[mark, MARK_VALUE]]) };
 }
 
 function whiteoutAttributes(): ErofsAttributes {

@@ -128,6 +128,7 @@ export class Journal implements AsyncDisposable {
 }
 
 function diskCode(error: unknown): "resource-exhausted" | "unavailable" {
-  const isFull = error instanceof Error && "code" in error && /^(ENOSPC|EDQUOT)$/.test(String(error.code));
+  const isFull =
+    error instanceof Error && "code" in error && /^(ENOSPC|EDQUOT)$/.test(String(error.code));
   return isFull ? "resource-exhausted" : "unavailable";
 }

@@ -191,13 +191,13 @@ export class Containerd implements AsyncDisposable {
   async ctr(args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
     const env = { ...this.#env, ...options.env };
     const all = ["--address", this.address, ...args];
-    return await run(join(this.#binaries, "ctr"), all, { ...options, env });
+    return run(join(this.#binaries, "ctr"), all, { ...options, env });
   }
 
   async pull(reference: string, options: PullOptions = {}): Promise<RunResult> {
     const { snapshotter = "overlayfs", namespace = "default", ...rest } = options;
     const command = ["image", "pull", "--plain-http", "--snapshotter", snapshotter, reference];
-    return await this.ctr(["--namespace", namespace, ...command], rest);
+    return this.ctr(["--namespace", namespace, ...command], rest);
   }
 
   /** Runs a container to its end; its output is the result's. */
@@ -208,7 +208,7 @@ export class Containerd implements AsyncDisposable {
   ): Promise<RunResult> {
     const { snapshotter = "overlayfs", namespace = "default", extra = [], ...rest } = options;
     const args = ["run", "--rm", "--snapshotter", snapshotter, ...extra];
-    return await this.ctr(
+    return this.ctr(
       ["--namespace", namespace, ...args, reference, this.containerId(), ...command],
       rest,
     );

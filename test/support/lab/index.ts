@@ -18,7 +18,9 @@ export {
   type MountEntry,
   type ProcessEntry,
 } from "./kernel.ts";
+export { pullByRef, type RefPullResult } from "./ref-client.ts";
 export { Lab } from "./lab.ts";
+export { withLab } from "./with-lab.ts";
 export { missing, needs, type Needs } from "./needs.ts";
 export { chainIdsOf, expectedTree, imageFacts, mountView, type ImageFacts } from "./oracle.ts";
 export {
@@ -32,6 +34,7 @@ export {
   imagesFolder,
   labFolder,
   labImage,
+  nerdctlPath,
   programPath,
   projectFolder,
   registryStorage,
@@ -68,3 +71,16 @@ export {
   type TreeField,
   type TreeManifest,
 } from "./tree.ts";
+export {
+  FaasnetDaemon,
+  SNAPSHOTTER,
+  startStack,
+  type DaemonOptions,
+  type DaemonStatus,
+  type MountMode,
+  type Stack,
+  type StackOptions,
+} from "./daemon.ts";
+export { IMAGE_WORK, workOf, type ImageWork } from "./work.ts";
+export { MountCommand, faasnetMount, type MountCommandOptions } from "./mount-command.ts";
+export { Front, type FrontRequest, type FrontRule } from "./front.ts";

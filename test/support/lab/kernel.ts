@@ -60,7 +60,7 @@ export async function unmountUnder(folder: string): Promise<void> {
 }
 
 async function readProc(pid: number, file: string): Promise<string> {
-  return await readFile(`/proc/${pid}/${file}`, "latin1").catch(() => "");
+  return readFile(`/proc/${pid}/${file}`, "latin1").catch(() => "");
 }
 
 export interface ProcessEntry {
@@ -89,7 +89,7 @@ export async function processesOf(folder: string): Promise<readonly ProcessEntry
 
 async function isContainerOf(pid: number, folder: string): Promise<boolean> {
   const namespace = async (of: string): Promise<string> =>
-    await readlink(`/proc/${of}/ns/mnt`).catch(() => "");
+    readlink(`/proc/${of}/ns/mnt`).catch(() => "");
   const theirs = await namespace(String(pid));
   if (theirs === "" || theirs === (await namespace("self"))) return false;
   return (await readProc(pid, "mountinfo")).includes(`${folder}/`);

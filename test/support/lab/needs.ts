@@ -8,6 +8,7 @@ import {
   containerdBinaries,
   findCommand,
   isLabImageBuilt,
+  nerdctlPath,
   programPath,
   type ContainerdLine,
   type LabImageName,
@@ -22,6 +23,8 @@ export interface Needs {
   readonly files?: readonly string[];
   readonly containerd?: readonly ContainerdLine[];
   readonly images?: readonly LabImageName[];
+  /** Only where Go is on the machine can it be there: else skipped in CI too. */
+  readonly nerdctl?: boolean;
 }
 
 function exists(path: string): boolean {
@@ -29,21 +32,22 @@ function exists(path: string): boolean {
 }
 
 /** What is missing, in words; empty when nothing is. */
-export function missing(needs: Needs): readonly string[] {
+export function missing(what: Needs): readonly string[] {
   const absent: string[] = [];
-  if (needs.root === true && process.getuid?.() !== 0) absent.push("root");
-  if (needs.fuse === true && !exists("/dev/fuse")) absent.push("/dev/fuse");
-  if (needs.program === true && !exists(programPath)) absent.push("bin/faasnet (npm run build)");
-  for (const command of needs.commands ?? []) {
+  if (what.root === true && process.getuid?.() !== 0) absent.push("root");
+  if (what.fuse === true && !exists("/dev/fuse")) absent.push("/dev/fuse");
+  if (what.program === true && !exists(programPath)) absent.push("bin/faasnet (npm run build)");
+  for (const command of what.commands ?? []) {
     if (findCommand(command) === undefined) absent.push(`the command ${command}`);
   }
-  for (const file of needs.files ?? []) if (!exists(file)) absent.push(file);
-  for (const line of needs.containerd ?? []) {
+  for (const file of what.files ?? []) if (!exists(file)) absent.push(file);
+  for (const line of what.containerd ?? []) {
     if (containerdBinaries(line) === undefined) absent.push(`containerd ${line} (scripts/setup)`);
   }
-  for (const image of needs.images ?? []) {
+  for (const image of what.images ?? []) {
     if (!isLabImageBuilt(image)) absent.push(`the image ${image} (scripts/lab-images)`);
   }
+  if (what.nerdctl === true && !exists(nerdctlPath)) absent.push("nerdctl (scripts/setup)");
   return absent;
 }
 
@@ -52,7 +56,8 @@ export function needs(context: Context, what: Needs): void {
   const absent = missing(what);
   if (absent.length === 0) return;
   const text = `missing: ${absent.join(", ")}`;
-  if (process.env["CI"] === "true") throw new Error(text);
+  const buildable = what.nerdctl !== true || findCommand("go") !== undefined;
+  if (process.env["CI"] === "true" && buildable) throw new Error(text);
   // mocha's reporter shows a skipped test without its reason.
   process.stderr.write(`    skipped, ${text}\n`);
   context.skip();

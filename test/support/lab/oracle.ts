@@ -24,7 +24,7 @@ async function fetchJson(registry: Registry, path: string): Promise<unknown> {
   ].join(", ");
   const response = await fetch(`http://${registry.address}/v2/${path}`, { headers: { accept } });
   if (!response.ok) throw new Error(`GET ${path}: ${response.status}`);
-  return await response.json();
+  return response.json();
 }
 
 export interface ImageFacts {

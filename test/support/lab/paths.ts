@@ -10,6 +10,8 @@ export const registryStorage = join(labFolder, "registry");
 export const programPath = join(projectFolder, "bin", "faasnet");
 export const criProto = join(labFolder, "proto", "cri", "api.proto");
 export const containerdProtoFolder = join(labFolder, "proto");
+/** Built by scripts/setup where Go is on the machine. */
+export const nerdctlPath = join(labFolder, "go", "bin", "nerdctl");
 export const erofsTools = join(labFolder, "erofs", "bin");
 
 /** The containerd releases of the lab: the floor, the most deployed one, the newest. */

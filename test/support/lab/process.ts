@@ -27,6 +27,8 @@ export interface RunResult {
   readonly stdoutBytes: Buffer;
   readonly stderr: string;
   readonly seconds: number;
+  /** From the start to the first byte on standard output; undefined when there was none. */
+  readonly firstOutputSeconds: number | undefined;
 }
 
 /**
@@ -52,6 +54,10 @@ export async function run(
   options.signal?.addEventListener("abort", kill, { once: true });
   const output: Buffer[][] = [[], []];
   let total = 0;
+  let firstOutputSeconds: number | undefined;
+  child.stdout.once("data", () => {
+    firstOutputSeconds = (performance.now() - started) / 1000;
+  });
   const collect = (into: Buffer[]) => (chunk: Buffer) => {
     total += chunk.length;
     if (total > OUTPUT_BYTES_MAX) kill();
@@ -74,7 +80,7 @@ export async function run(
         `${command} ${args.join(" ")}: ${how} after ${seconds.toFixed(1)} s\n${text}`,
       );
     }
-    return { status, killedBy, stdout, stdoutBytes, stderr, seconds };
+    return { status, killedBy, stdout, stdoutBytes, stderr, seconds, firstOutputSeconds };
   } finally {
     clearTimeout(limit);
     options.signal?.removeEventListener("abort", kill);
@@ -82,7 +88,7 @@ export async function run(
 }
 
 async function closed(child: ChildProcess): Promise<[number | null, NodeJS.Signals | null]> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (status, killedBy) => {
       resolve([status, killedBy]);
@@ -162,6 +168,11 @@ export class Server implements AsyncDisposable {
 
   get pid(): number {
     return this.#child.pid ?? -1;
+  }
+
+  /** How it ended: "status 0", "SIGKILL"; undefined while it runs. */
+  get exit(): string | undefined {
+    return this.#exit;
   }
 
   get isRunning(): boolean {

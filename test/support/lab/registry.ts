@@ -134,7 +134,7 @@ export class Registry implements AsyncDisposable {
 
   async #answers(): Promise<boolean> {
     const signal = AbortSignal.timeout(1000);
-    return await fetch(`http://${this.address}/v2/`, { signal }).then(
+    return fetch(`http://${this.address}/v2/`, { signal }).then(
       async (response) => {
         await response.arrayBuffer();
         return response.ok;

@@ -90,7 +90,7 @@ describe("complaints", () => {
       `${HEADER}// ${"word ".repeat(22)}\n`,
       /line 2 has 1\d\d columns/,
     ],
-    ["a TODO without an issue", "src/oci/a.ts", HEADER + "// TO~" + "DO later\n", /work is left/],
+    ["work left without an issue", "src/oci/a.ts", HEADER + "// T~ODO later\n", /work is left/],
     [
       "an unexplained lint switch",
       "src/oci/a.ts",
@@ -121,7 +121,7 @@ describe("complaints", () => {
   }
 
   for (const [name, path, text] of [
-    ["a tidy file", "src/oci/digest.ts", HEADER + "// TO~DO(#12): the other\n"],
+    ["a tidy file", "src/oci/digest.ts", HEADER + "// T~ODO(#12): the other\n"],
     ["an explained lint switch", "a.ts", HEADER + "// eslint-dis~able-next-line x -- it is data\n"],
     ["a program with a first line for the kernel", "bin/a.js", `#!/usr/bin/env node\n${HEADER}`],
     [

@@ -1,0 +1,484 @@
+/**
+ * The disk cache: per layer one sparse file of decoded tar bytes and (optionally) one of blob
+ * bytes, each with a presence bitmap, all under one byte quota. docs/formats/cache.md describes
+ * the files and which of them can be believed when.
+ */
+import type { Clock } from "../base/clock.ts";
+import { DaemonError, withContext } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { BlockTable } from "../block/index.ts";
+import type { BlockFile } from "./block-file.ts";
+import { CachedBlobs } from "./cached-blobs.ts";
+import { CachedLayer } from "./cached-layer.ts";
+import { CacheFill, copyFill, moveFill } from "./cache-fill.ts";
+import type { CacheFiles } from "./cache-files.ts";
+import { CacheFolders, isLayerId } from "./cache-folders.ts";
+import { CacheQuota } from "./cache-quota.ts";
+import type { DropRanges, QuotaCounts } from "./cache-quota.ts";
+import {
+  CLEAR_ROUNDS_MAX,
+  FLUSH_DELAY_MS,
+  HOLD_MS,
+  LAYER_BLOCKS_MAX,
+  USE_TIME_AGE_MS,
+} from "./limits.ts";
+import { openBlockFile } from "./open-block-file.ts";
+import { OrphanSweeper } from "./orphan-sweeper.ts";
+import type { StoreKind } from "./presence-file.ts";
+import { readSession, writeSession } from "./session-file.ts";
+
+export interface DiskCacheOptions {
+  /** Bytes of both stores together. */
+  readonly quotaBytes: number;
+  /** Bytes of the file system that are left to others. */
+  readonly reserveBytes: number;
+  /** Whether blob bytes are kept as fetched (what children will ask for). */
+  readonly blobs: "on" | "off";
+  /** How long a reader may take to let go of ranges before they are kept after all. */
+  readonly dropLimitMs: number;
+  readonly flushDelayMs: number;
+}
+
+export const DEFAULT_DISK_CACHE_OPTIONS: DiskCacheOptions = {
+  quotaBytes: 10 * 1024 ** 3,
+  reserveBytes: 1024 ** 3,
+  blobs: "off",
+  dropLimitMs: 10_000,
+  flushDelayMs: FLUSH_DELAY_MS,
+};
+
+export interface DiskCacheDependencies {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly files: CacheFiles;
+  /** `readBootId()`. */
+  readonly bootId: string;
+  readonly drop: DropRanges;
+}
+
+export interface CacheUsage {
+  readonly quotaBytes: number;
+  readonly usedBytes: number;
+  readonly decodedBytes: number;
+  readonly blobBytes: number;
+  /** Reserved for passes that are filling a layer. */
+  readonly fillBytes: number;
+  /** What can be written without evicting anything. */
+  readonly roomBytes: number;
+  readonly counts: QuotaCounts;
+}
+
+export interface CachedLayerSummary {
+  readonly layerId: string;
+  /** Blocks are counted only in layers opened since the start. */
+  readonly isOpen: boolean;
+  readonly decodedBlocks: number;
+  readonly decodedBytes: number;
+  readonly blobBlocks: number;
+  readonly blobBytes: number;
+}
+
+export class DiskCache implements AsyncDisposable {
+  readonly #root: string;
+  readonly #dependencies: DiskCacheDependencies;
+  readonly #options: DiskCacheOptions;
+  readonly #quota: CacheQuota;
+  readonly #folders: CacheFolders;
+  readonly #sweeper: OrphanSweeper;
+  readonly #layers = new Map<string, CachedLayer>();
+  readonly #opening = new Map<string, Promise<CachedLayer>>();
+  readonly #owned = new Map<string, { files: AsyncDisposable[]; slots: number[] }>();
+  readonly #doubtful: ReadonlySet<string>;
+  readonly #tasks = new Set<Promise<void>>();
+  #cancelFlush: (() => void) | undefined;
+  #useTimesAtMs: number;
+  #fillNumber = 0;
+  #disposed: Promise<void> | undefined;
+
+  private constructor(
+    root: string,
+    dependencies: DiskCacheDependencies,
+    options: DiskCacheOptions,
+    doubtful: ReadonlySet<string>,
+  ) {
+    this.#root = root;
+    this.#dependencies = dependencies;
+    this.#options = options;
+    this.#doubtful = doubtful;
+    const { clock, logger, drop, files } = dependencies;
+    this.#quota = new CacheQuota(
+      { clock, logger, drop, freeBytes: () => files.freeBytes(root) },
+      options,
+    );
+    this.#folders = new CacheFolders(files, root, this.#quota);
+    this.#sweeper = new OrphanSweeper({ clock, logger, quota: this.#quota });
+    this.#useTimesAtMs = clock.nowMs();
+  }
+
+  /**
+   * Opens the cache under `root`; one process at a time (the caller holds the lock). Fails with
+   * `failed-precondition` where the file system cannot punch holes.
+   */
+  static async open(
+    root: string,
+    dependencies: DiskCacheDependencies,
+    options: Partial<DiskCacheOptions> = {},
+  ): Promise<DiskCache> {
+    const { files, bootId, logger } = dependencies;
+    const all = { ...DEFAULT_DISK_CACHE_OPTIONS, ...options };
+    await CacheFolders.make(files, root);
+    const { doubtful } = await readSession(files, root, bootId);
+    const known = await CacheFolders.layerIds(files, root);
+    const doubted = doubtful === "all" ? known : new Set(known.filter((id) => doubtful.has(id)));
+    const session = { state: "open" as const, bootId, doubtful: new Set(doubted) };
+    await writeSession(files, root, session);
+    const cache = new DiskCache(root, dependencies, all, session.doubtful);
+    await cache.#folders.scan();
+    if (session.doubtful.size > 0) {
+      logger.warn("cache-doubted", { layers: session.doubtful.size });
+    }
+    return cache;
+  }
+
+  /**
+   * The layer's handle; files are made when missing. The same table every time while it is open
+   * (`failed-precondition`); another one after a restart empties the layer.
+   */
+  async layer(layerId: string, table: BlockTable): Promise<CachedLayer> {
+    this.#assertOpen();
+    const layer = this.#layers.get(layerId) ?? (await this.#opened(layerId, table, 0));
+    if (!Buffer.from(layer.table.bytes).equals(table.bytes)) {
+      const text = `layer ${layerId} is open with another block table`;
+      throw new DaemonError("failed-precondition", text);
+    }
+    return layer;
+  }
+
+  /** An open layer. */
+  get(layerId: string): CachedLayer | undefined {
+    return this.#layers.get(layerId);
+  }
+
+  /** Where the decoded bytes of a layer are; the file exists once the layer was opened. */
+  decodedPath(layerId: string): string {
+    return this.#folders.dataPath("decoded", layerId);
+  }
+
+  usage(): CacheUsage {
+    const { decoded, blobs, fills } = this.#quota.used;
+    return {
+      quotaBytes: this.#quota.quotaBytes,
+      usedBytes: this.#quota.usedBytes,
+      decodedBytes: decoded,
+      blobBytes: blobs,
+      fillBytes: fills,
+      roomBytes: this.#quota.roomBytes,
+      counts: this.#quota.counts,
+    };
+  }
+
+  /** Layers with bytes in the cache, open or not, by ID. */
+  list(): CachedLayerSummary[] {
+    const byId = new Map<string, CachedLayerSummary>();
+    for (const [layerId, layer] of this.#layers) {
+      const decoded = layer.usage();
+      const blobs = layer.blobs?.usage() ?? { blocks: 0, bytes: 0 };
+      byId.set(layerId, {
+        layerId,
+        isOpen: true,
+        decodedBlocks: decoded.blocks,
+        decodedBytes: decoded.bytes,
+        blobBlocks: blobs.blocks,
+        blobBytes: blobs.bytes,
+      });
+    }
+    for (const { layerId, kind, bytes } of this.#quota.dormant) {
+      const empty = { decodedBlocks: 0, decodedBytes: 0, blobBlocks: 0, blobBytes: 0 };
+      const old = byId.get(layerId) ?? { layerId, isOpen: false, ...empty };
+      const added = kind === "decoded" ? { decodedBytes: bytes } : { blobBytes: bytes };
+      byId.set(layerId, { ...old, ...added });
+    }
+    return [...byId.values()].sort((a, b) => (a.layerId < b.layerId ? -1 : 1));
+  }
+
+  /**
+   * Drops the cached blocks of every layer; layers stay open and readable. Blocks that a reader
+   * was just told of, or that are being read, are waited for a few seconds, then kept.
+   */
+  async clear(options: {
+    readonly signal: AbortSignal;
+  }): Promise<{ readonly bytes: number; readonly blocks: number }> {
+    const before = this.#quota.counts;
+    for (const dormant of [...this.#quota.dormant]) await this.#quota.evictDormant(dormant);
+    for (let round = 0; round < CLEAR_ROUNDS_MAX; round += 1) {
+      const files = [...this.#layers.values()].flatMap((layer) => [
+        ...(layer.blobs === undefined ? [] : [layer.blobs]),
+        layer,
+      ]);
+      const done = await Promise.all(
+        files.map(({ slot }) => this.#quota.evictBlocks(slot, this.#quota.evictable(slot))),
+      );
+      if (done.includes(false)) {
+        throw new DaemonError("unavailable", "readers did not let go of all cached blocks");
+      }
+      if (files.every(({ file }) => file.kept().next().done === true)) break;
+      if (round + 1 < CLEAR_ROUNDS_MAX) await this.#dependencies.clock.sleep(HOLD_MS, options);
+    }
+    const after = this.#quota.counts;
+    return {
+      bytes: after.evictedBytes - before.evictedBytes,
+      blocks: after.evictedBlocks - before.evictedBlocks,
+    };
+  }
+
+  /** Deletes a layer's files. Nobody may read the layer any more. */
+  async removeLayer(layerId: string): Promise<void> {
+    this.#assertOpen();
+    await this.#opening.get(layerId)?.catch(() => undefined);
+    const layer = this.#layers.get(layerId);
+    if (layer !== undefined) {
+      layer.isClosed = true;
+      await layer.file.allIdle();
+      await layer.blobs?.file.allIdle();
+      this.#layers.delete(layerId);
+      await this.#closeFiles(layerId);
+    }
+    await this.#folders.remove(layerId);
+  }
+
+  /** Brings usage below the quota; call it once the readers can be told to drop. */
+  async trim(): Promise<void> {
+    await this.#quota.trim();
+  }
+
+  /** Verifies every doubtful block of the open layers, one after another. */
+  async confirmAll(options: { readonly signal: AbortSignal }): Promise<void> {
+    for (const layer of this.#layers.values()) {
+      for (const index of [...layer.file.kept()]) {
+        if (layer.isDoubtful(index)) await layer.confirm(index, options);
+      }
+    }
+  }
+
+  /**
+   * Plans a filling pass over a layer: where the child writes, and how much. Undefined when there
+   * is no room. `adopt` or dispose the result.
+   */
+  async beginFill(
+    layerId: string,
+    estimate: { readonly blobBytes: number; readonly isCompressed: boolean },
+  ): Promise<CacheFill | undefined> {
+    this.#assertOpen();
+    this.#fillNumber += 1;
+    const plan = { path: this.#folders.fillPath(layerId, this.#fillNumber), estimate };
+    return CacheFill.begin(this.#quota, this.#dependencies.files, plan);
+  }
+
+  /**
+   * Takes over what a pass wrote: all blocks within the first `keptBytes` are present. The pass
+   * has proved the digests. Blocks of a layer that is already in the cache are copied.
+   */
+  async adoptFilled(
+    fill: CacheFill,
+    layerId: string,
+    table: BlockTable,
+    { keptBytes }: { readonly keptBytes: number },
+  ): Promise<CachedLayer> {
+    this.#assertOpen();
+    const { files, logger } = this.#dependencies;
+    const decodedPath = this.decodedPath(layerId);
+    await this.#opening.get(layerId);
+    const isNew = !this.#layers.has(layerId) && (await files.stat(decodedPath)) === undefined;
+    try {
+      if (!isNew) {
+        const layer = await this.layer(layerId, table);
+        await copyFill(files, { fill, table, keptBytes }, layer);
+        return layer;
+      }
+      await this.#folders.removePresence("decoded", layerId);
+      const blocks = await moveFill(files, { fill, table, keptBytes }, decodedPath);
+      await this.#folders.sync("decoded");
+      fill.release();
+      const layer = await this.#opened(layerId, table, blocks);
+      this.#scheduleFlush();
+      return layer;
+    } catch (error) {
+      logger.warn("fill-not-adopted", { layer: layerId, err: error });
+      throw withContext(error, `filling pass of layer ${layerId} cannot be adopted`);
+    } finally {
+      await fill[Symbol.asyncDispose]();
+    }
+  }
+
+  /** Makes what was written so far survive a crash. */
+  async flush(): Promise<void> {
+    for (const layer of [...this.#layers.values()]) {
+      await layer.file.flush();
+      await layer.blobs?.file.flush();
+    }
+    const nowMs = this.#dependencies.clock.nowMs();
+    if (nowMs - this.#useTimesAtMs < USE_TIME_AGE_MS) return;
+    this.#useTimesAtMs = nowMs;
+    await this.#writeUseTimes();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed ??= this.#dispose();
+    await this.#disposed;
+  }
+
+  #assertOpen(): void {
+    if (this.#disposed !== undefined) {
+      throw new DaemonError("failed-precondition", "the cache is closed");
+    }
+  }
+
+  /** Joins an opening under way, else opens. */
+  async #opened(layerId: string, table: BlockTable, adoptedBlocks: number): Promise<CachedLayer> {
+    const known = this.#opening.get(layerId);
+    if (known !== undefined) return known;
+    const opening = this.#openLayer(layerId, table, adoptedBlocks).finally(() => {
+      this.#opening.delete(layerId);
+    });
+    this.#opening.set(layerId, opening);
+    return opening;
+  }
+
+  async #openLayer(
+    layerId: string,
+    table: BlockTable,
+    adoptedBlocks: number,
+  ): Promise<CachedLayer> {
+    if (!isLayerId(layerId)) {
+      throw new DaemonError("invalid-argument", `not a layer ID: ${layerId.slice(0, 80)}`);
+    }
+    if (table.count > LAYER_BLOCKS_MAX) {
+      throw new DaemonError("resource-exhausted", `layer ${layerId} has ${table.count} blocks`);
+    }
+    const { logger } = this.#dependencies;
+    const onWritten = (): void => {
+      this.#scheduleFlush();
+    };
+    const context = { quota: this.#quota, logger, onWritten };
+    try {
+      const decoded = await this.#openFile("decoded", { layerId, table, adoptedBlocks });
+      const blobs =
+        this.#options.blobs === "on"
+          ? await this.#openFile("blobs", { layerId, table, adoptedBlocks: 0 })
+          : undefined;
+      const layer = new CachedLayer(
+        {
+          id: layerId,
+          table,
+          decodedPath: this.decodedPath(layerId),
+          ...decoded,
+          blobs: blobs === undefined ? undefined : new CachedBlobs({ ...blobs, table }, context),
+        },
+        context,
+      );
+      this.#layers.set(layerId, layer);
+      return layer;
+    } catch (error) {
+      await this.#closeFiles(layerId);
+      throw withContext(error, `cache files of layer ${layerId} cannot be opened`);
+    }
+  }
+
+  async #openFile(
+    kind: StoreKind,
+    layer: { readonly layerId: string; readonly table: BlockTable; readonly adoptedBlocks: number },
+  ): Promise<{ readonly file: BlockFile; readonly slot: number }> {
+    const { layerId, table, adoptedBlocks } = layer;
+    const useTimeMs = await this.#folders.wake(kind, layerId);
+    const owned = this.#owned.get(layerId) ?? { files: [], slots: [] };
+    this.#owned.set(layerId, owned);
+    const { file, allocatedBytes } = await openBlockFile(
+      this.#dependencies.files,
+      {
+        kind,
+        table,
+        dataPath: this.#folders.dataPath(kind, layerId),
+        presencePath: this.#folders.presencePath(kind, layerId),
+        isDoubtful: this.#doubtful.has(layerId),
+      },
+      owned.files,
+    );
+    await this.#folders.sync(kind);
+    for (let index = 0; index < adoptedBlocks; index += 1) file.markWritten(index);
+    const slot = this.#quota.admit({ kind, layerId, file, useTimeMs });
+    owned.slots.push(slot);
+    for (let index = 0; index < adoptedBlocks; index += 1) this.#quota.touched(slot, index, false);
+    this.#sweeper.consider({ kind, layerId, file, slot }, allocatedBytes);
+    return { file, slot };
+  }
+
+  #scheduleFlush(): void {
+    if (this.#cancelFlush !== undefined || this.#disposed !== undefined) return;
+    const { clock, logger } = this.#dependencies;
+    this.#cancelFlush = clock.timer(this.#options.flushDelayMs, () => {
+      const task = this.flush()
+        .catch((error: unknown) => {
+          // Nothing is lost but the chance to keep these blocks over a restart.
+          logger.error("cache-flush-failed", { err: error });
+        })
+        .finally(() => {
+          this.#tasks.delete(task);
+          this.#cancelFlush = undefined;
+          const layers = [...this.#layers.values()];
+          const isMore = layers.some(
+            ({ file, blobs }) => file.hasUnflushed || blobs?.file.hasUnflushed === true,
+          );
+          if (isMore) this.#scheduleFlush();
+        });
+      this.#tasks.add(task);
+    });
+  }
+
+  async #writeUseTimes(): Promise<void> {
+    const nowMs = Number(this.#dependencies.clock.wallNs() / 1_000_000n);
+    for (const layer of this.#layers.values()) {
+      if (!layer.isUsed) continue;
+      layer.isUsed = false;
+      await layer.file.setUseTime(nowMs);
+      await layer.blobs?.file.setUseTime(nowMs);
+    }
+  }
+
+  /** The layer's files are closed and no longer counted. */
+  async #closeFiles(layerId: string): Promise<void> {
+    const owned = this.#owned.get(layerId);
+    this.#owned.delete(layerId);
+    for (const slot of owned?.slots ?? []) {
+      this.#sweeper.forget(slot);
+      this.#quota.dismiss(slot);
+    }
+    for (const file of owned?.files ?? []) await file[Symbol.asyncDispose]();
+  }
+
+  async #dispose(): Promise<void> {
+    this.#cancelFlush?.();
+    await this.#sweeper.close();
+    await this.#quota.close();
+    await Promise.allSettled(this.#opening.values());
+    await Promise.allSettled(this.#tasks);
+    const doubtful = new Set(this.#doubtful);
+    try {
+      for (const layer of this.#layers.values()) {
+        layer.isClosed = true;
+        await layer.file.allIdle();
+        await layer.blobs?.file.allIdle();
+        await layer.file.sync();
+        await layer.blobs?.file.sync();
+        const kept = [...layer.file.kept()];
+        const isSure = kept.every((index) => layer.has(index));
+        // Blob bytes are verified whenever they are read.
+        if (isSure) doubtful.delete(layer.id);
+      }
+      await this.#writeUseTimes();
+      const { files, bootId } = this.#dependencies;
+      await writeSession(files, this.#root, { state: "clean", bootId, doubtful });
+    } finally {
+      for (const layerId of [...this.#owned.keys()]) await this.#closeFiles(layerId);
+    }
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * Builds the image service: the one place where cache, registry, keeper and mounts are joined.
+ * The read path in one line: keeper -> resolver(cache, registry | archive) -> keeper.
+ */
+import { mkdir } from "node:fs/promises";
+import { release } from "node:os";
+import type { Clock } from "../base/clock.ts";
+import type { Logger } from "../base/log.ts";
+import { punchHole } from "../base/native.ts";
+import type { Random } from "../base/random.ts";
+import { Scope } from "../base/scope.ts";
+import { BlockResolver, decodeBlock, decodeFrame } from "../block/index.ts";
+import { DiskCache, nodeCacheFiles, readBootId } from "../cache/index.ts";
+import { selfTestGzipResume } from "../image/index.ts";
+import { RegistryPool } from "../registry/index.ts";
+import { KeeperClient, Rootfs, selfTest } from "../rootfs/index.ts";
+import type { SelfTestVerdict } from "../rootfs/index.ts";
+import { BackgroundFill } from "./background-fill.ts";
+import { ChainStore } from "./chain-store.ts";
+import type { Config } from "./config.ts";
+import { ImageEnsurer } from "./ensure-image.ts";
+import { registryOptions } from "./environment.ts";
+import { StoredImageResolver } from "./image-resolver.ts";
+import { ImageService } from "./image-service.ts";
+import { ImageSources } from "./image-sources.ts";
+import { ImageStore } from "./image-store.ts";
+import { LayerStore } from "./layer-store.ts";
+import { rootPaths, statePaths } from "./paths.ts";
+import type { RootPaths } from "./paths.ts";
+import { ProcessLock } from "./process-lock.ts";
+
+/** The keeper answers EIO a little after the image service should have: it decides, with a reason. */
+const KEEPER_EXTRA_WAIT_MS = 5_000;
+const SECOND_MS = 1000;
+
+export interface ComposedImageService extends AsyncDisposable {
+  readonly service: ImageService;
+  readonly modeReason: string;
+}
+
+export interface ComposeDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+/** Needs a keeper at STATE/keeper.sock, now or soon. */
+export async function composeImageService(
+  config: Config,
+  deps: ComposeDependencies,
+  options: { readonly signal: AbortSignal },
+): Promise<ComposedImageService> {
+  const scope = new Scope();
+  try {
+    const composed = await compose(config, deps, { ...options, scope });
+    return { ...composed, [Symbol.asyncDispose]: () => scope[Symbol.asyncDispose]() };
+  } catch (error) {
+    await scope[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function compose(
+  config: Config,
+  deps: ComposeDependencies,
+  { signal, scope }: { readonly signal: AbortSignal; readonly scope: Scope },
+): Promise<Omit<ComposedImageService, typeof Symbol.asyncDispose>> {
+  const { clock, random, log } = deps;
+  const paths = rootPaths(config.root);
+  await makeFolders(paths);
+  scope.use(await ProcessLock.acquire(config.root, "root"));
+  const [verdict] = await Promise.all([chooseMode(config, deps, signal), selfTestGzipResume()]);
+  log.info("mode-chosen", { ...verdict, kernel: release() });
+  const stop = new AbortController();
+  const keeper = scope.use(
+    new KeeperClient({
+      socketPath: statePaths(config.state).keeperSocket,
+      clock,
+      log: log.child({ module: "rootfs" }),
+      readWaitMs: config.read.limitSeconds * SECOND_MS + KEEPER_EXTRA_WAIT_MS,
+      onFetch: async (layerId, range, wait) => await (await ready).fetch(layerId, range, wait),
+      onTouched: (layerId, ranges) => {
+        current?.touched(layerId, ranges);
+      },
+    }),
+  );
+  let current: ImageService | undefined;
+  let supply: (service: ImageService) => void = () => undefined;
+  const ready = new Promise<ImageService>((resolve) => {
+    supply = resolve;
+  });
+  const registries = scope.use(
+    new RegistryPool(registryOptions(config), {
+      clock,
+      random,
+      log: log.child({ module: "registry" }),
+    }),
+  );
+  const cache = scope.use(await openCache(config, deps, paths, keeper));
+  const resolver = scope.use(
+    new BlockResolver(
+      { clock, random, logger: log.child({ module: "block" }), decodeBlock, decodeFrame },
+      {
+        readLimitMs: config.read.limitSeconds * SECOND_MS,
+        memoryBytesMax: config.cache.memoryBytes,
+      },
+    ),
+  );
+  const images = await ImageStore.open(paths, log);
+  const sources = new ImageSources(registries);
+  const registry = registryOptions(config);
+  const layers = scope.use(
+    await LayerStore.open({ paths, cache, resolver, images, sources, registry, log }),
+  );
+  const chains = await ChainStore.open(paths, images, { stop: stop.signal });
+  const resolveImage = new StoredImageResolver(images, sources, log);
+  const ensurer = new ImageEnsurer(
+    images,
+    (request, wait) => resolveImage.resolve(request, wait),
+    layers,
+    log,
+    { builders: config.maps.builders, stop: stop.signal },
+  );
+  const rootfs = scope.use(
+    await Rootfs.open({ stateDir: config.state, keeper, mode: verdict.mode, clock, log }),
+  );
+  const background = config.background.enabled
+    ? scope.use(
+        new BackgroundFill(
+          { clock, log, cache, resolver, layers },
+          {
+            delayMs: config.background.delaySeconds * SECOND_MS,
+            rateBytesPerSecond: config.background.rateBytesPerSecond,
+          },
+        ),
+      )
+    : undefined;
+  scope.defer(() => {
+    stop.abort();
+  });
+  const parts = { clock, log, images, layers, chains, ensurer, cache, resolver, keeper, rootfs };
+  current = new ImageService({ ...parts, background });
+  supply(current);
+  return { service: current, modeReason: verdict.reason };
+}
+
+async function makeFolders(paths: RootPaths): Promise<void> {
+  for (const folder of [paths.root, paths.layers, paths.chains, paths.images, paths.cache]) {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+  }
+}
+
+async function chooseMode(
+  config: Config,
+  { clock, log }: ComposeDependencies,
+  signal: AbortSignal,
+): Promise<SelfTestVerdict> {
+  const { mode } = config.mount;
+  if (mode !== "auto") return { mode, reason: "forced by the configuration" };
+  const stateDir = config.state;
+  return await selfTest({ stateDir, scratchDir: config.root, clock, log, signal });
+}
+
+async function openCache(
+  config: Config,
+  { clock, log }: ComposeDependencies,
+  paths: RootPaths,
+  keeper: KeeperClient,
+): Promise<DiskCache> {
+  const signal = new AbortController().signal;
+  return await DiskCache.open(
+    paths.cache,
+    {
+      clock,
+      logger: log.child({ module: "cache" }),
+      files: nodeCacheFiles(punchHole),
+      bootId: await readBootId(),
+      drop: (layerId, ranges) => keeper.drop(layerId, ranges, { signal }),
+    },
+    {
+      quotaBytes: config.cache.quotaBytes,
+      reserveBytes: config.cache.minFreeBytes,
+      blobs: config.cache.keepBlobs ? "on" : "off",
+    },
+  );
+}

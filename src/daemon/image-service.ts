@@ -1,0 +1,193 @@
+/**
+ * The image service: everything on the read path. Makes images mountable, mounts chains through
+ * rootfs, answers the keeper's fetches, fills the cache in the background.
+ */
+import { throwIfAborted } from "../base/abort.ts";
+import type { Clock } from "../base/clock.ts";
+import { DaemonError, errorCode } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { ByteRange } from "../base/range-set.ts";
+import { FETCH_PRIORITY } from "../block/index.ts";
+import type { BlockResolver } from "../block/index.ts";
+import { fillLayers } from "../cache/index.ts";
+import type { DiskCache, FillProgress, FillResult } from "../cache/index.ts";
+import { chainIds, digestHex, parseDiffId } from "../oci/index.ts";
+import type { ChainId } from "../oci/index.ts";
+import type { FetchReply, KeeperClient, MountedPath, Rootfs } from "../rootfs/index.ts";
+import type { BackgroundFill } from "./background-fill.ts";
+import type { ChainStore } from "./chain-store.ts";
+import type { EnsureImageRequest, EnsureProgress, ImageEnsurer } from "./ensure-image.ts";
+import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
+import type { LayerStore } from "./layer-store.ts";
+
+/** Present ranges told to the keeper with the answer to a miss. */
+const PRESENT_AHEAD_MAX = 16;
+
+interface SignalOption {
+  readonly signal: AbortSignal;
+}
+
+export interface ImageServiceParts {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly images: ImageStore;
+  readonly layers: LayerStore;
+  readonly chains: ChainStore;
+  readonly ensurer: ImageEnsurer;
+  readonly cache: DiskCache;
+  readonly resolver: BlockResolver;
+  readonly keeper: KeeperClient;
+  readonly rootfs: Rootfs;
+  readonly background: BackgroundFill | undefined;
+}
+
+/** A layer of a chain, with what it may cost here at most. */
+export interface EnsuredLayer extends LayerRecord {
+  readonly chainId: ChainId;
+  readonly tarBytes: number;
+  readonly usageBytes: number;
+  readonly usageInodes: number;
+}
+
+export class ImageService {
+  readonly parts: ImageServiceParts;
+
+  constructor(parts: ImageServiceParts) {
+    this.parts = parts;
+  }
+
+  async ensure(
+    request: EnsureImageRequest,
+    options: SignalOption & { readonly onProgress?: (progress: EnsureProgress) => void },
+  ): Promise<{ readonly image: ImageRecord; readonly layers: readonly EnsuredLayer[] }> {
+    const image = await this.parts.ensurer.ensure(request, options);
+    this.#mergeAhead(image);
+    return { image, layers: await this.#describe(image.layers) };
+  }
+
+  /** The mount that follows needs the top chain's metadata: start on it now. */
+  #mergeAhead(image: ImageRecord): void {
+    const top = chainIds(image.layers.map((layer) => layer.diffId)).at(-1);
+    if (top === undefined) return;
+    const signal = new AbortController().signal;
+    this.parts.chains.metadata(top, { signal }).catch((error: unknown) => {
+      this.parts.log.warn("chain-not-merged", { chainId: top, err: error });
+    });
+  }
+
+  /** The chain's layers when all of them have maps, else undefined. Asks nobody. */
+  async knows(chainId: ChainId): Promise<readonly EnsuredLayer[] | undefined> {
+    const layers = this.parts.images.chain(chainId);
+    if (layers?.every((layer) => this.parts.layers.has(layer.diffId)) !== true) return undefined;
+    return await this.#describe(layers);
+  }
+
+  async #describe(layers: readonly LayerRecord[]): Promise<EnsuredLayer[]> {
+    const ids = chainIds(layers.map((layer) => layer.diffId));
+    return await Promise.all(
+      layers.map(async (layer, index) => {
+        const chainId = ids[index];
+        if (chainId === undefined) throw new DaemonError("internal", "chain IDs out of step");
+        const { map } = await this.parts.layers.openLayer(layer.diffId);
+        const usageBytes = map.info.tarBytes + map.sizes.fileBytes;
+        const usageInodes = map.info.entries;
+        return { ...layer, chainId, tarBytes: map.info.tarBytes, usageBytes, usageInodes };
+      }),
+    );
+  }
+
+  /** Mounts a chain, without asking a registry. `target` undefined: the daemon's own place. */
+  async mount(
+    chainId: ChainId,
+    options: SignalOption & { readonly target?: string | undefined },
+  ): Promise<MountedPath> {
+    const layers = this.parts.chains.layersOf(chainId);
+    const [metadataPath, open] = await Promise.all([
+      this.parts.chains.metadata(chainId, options),
+      Promise.all(layers.map((layer) => this.parts.layers.openLayer(layer.diffId))),
+    ]);
+    throwIfAborted(options.signal);
+    const mounted = await this.parts.rootfs.mountChain(
+      {
+        chainId: digestHex(chainId),
+        metadataPath,
+        layers: open.map(({ map, cached }) => ({
+          layerId: cached.id,
+          tarBytes: map.info.tarBytes,
+          decodedPath: cached.decodedPath,
+          present: () => cached.presentRanges(),
+        })),
+        target: options.target,
+      },
+      options,
+    );
+    this.parts.background?.chainMounted(layers.map((layer) => layer.diffId));
+    return mounted;
+  }
+
+  /** False when containers still use the mount: it then stays until the next try. */
+  async release(
+    chainId: ChainId,
+    options: SignalOption & { readonly target?: string | undefined },
+  ): Promise<boolean> {
+    return await this.parts.rootfs.releaseChain(digestHex(chainId), options);
+  }
+
+  /** Unmounts every chain of ours that is not among `chainIdsInUse`. */
+  async retain(chainIdsInUse: readonly ChainId[], options: SignalOption): Promise<void> {
+    const kept = new Set(chainIdsInUse.map(digestHex));
+    for (const { chainId } of this.parts.rootfs.chains) {
+      if (!kept.has(chainId)) await this.parts.rootfs.releaseChain(chainId, options);
+    }
+  }
+
+  /** The keeper's misses. */
+  async fetch(layerId: string, range: ByteRange, options: SignalOption): Promise<FetchReply> {
+    const { cached } = await this.parts.layers.openLayer(parseDiffId(`sha256:${layerId}`));
+    try {
+      const wait = { priority: FETCH_PRIORITY.reader, signal: options.signal };
+      const reply = await this.parts.resolver.ensure(layerId, range, wait);
+      // What was fetched ahead or filled since the last miss, so that it is no miss too. Read and
+      // told in one go: an eviction that follows is told after it, on the same connection.
+      const around = cached.presentRanges().filter((one) => one.end > range.start);
+      const next = around.slice(0, PRESENT_AHEAD_MAX);
+      if (next.length > 0) this.parts.keeper.present(layerId, next);
+      return reply;
+    } catch (error) {
+      if (errorCode(error) !== "canceled") {
+        this.parts.log.error("read-failed", { layer: layerId, ...range, err: error });
+      }
+      throw error;
+    }
+  }
+
+  touched(layerId: string, ranges: readonly ByteRange[]): void {
+    this.parts.cache.get(layerId)?.touched(ranges);
+  }
+
+  /** Brings every block of the image into the cache. */
+  async fill(
+    image: ImageRecord,
+    options: SignalOption & { readonly onProgress: (progress: FillProgress) => void },
+  ): Promise<FillResult> {
+    const open = await Promise.all(
+      image.layers.map((layer) => this.parts.layers.openLayer(layer.diffId)),
+    );
+    const unique = [...new Set(open.map(({ cached }) => cached))];
+    return await fillLayers(this.parts, unique, {
+      ...options,
+      rateBytesPerSecond: 0,
+      mayEvict: true,
+    });
+  }
+
+  async clearCache(options: SignalOption): Promise<{ bytes: number; blocks: number }> {
+    this.parts.resolver.clearMemory();
+    return await this.parts.cache.clear(options);
+  }
+
+  /** Unmounts what no container uses; answers how many mounts remain. */
+  async unmountUnused(options: SignalOption): Promise<number> {
+    return await this.parts.rootfs.unmountAll({ ...options, unusedOnly: true });
+  }
+}

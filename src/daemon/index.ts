@@ -1,0 +1,60 @@
+/**
+ * The daemon: reads the configuration, builds, starts, supervises and stops the roles. Heavy parts
+ * are imported when they are used: `faasnet status` needs none of them.
+ */
+import { resolve } from "node:path";
+import { DEFAULT_CONFIG_TOML } from "./config-file.ts";
+import { loadConfig } from "./config.ts";
+import type { Config } from "./config.ts";
+import type { MountOptions, MountSummary } from "./mount-command.ts";
+
+export { DEFAULT_CONFIG_FILE, DEFAULT_ROOT, DEFAULT_STATE, loadConfig } from "./config.ts";
+export type { Config, ConfigOverrides, LoadConfigOptions } from "./config.ts";
+export { statePaths } from "./paths.ts";
+export type { MountedImage, MountOptions, MountSummary } from "./mount-command.ts";
+
+export async function runDaemon(
+  config: Config,
+  options: { readonly signal: AbortSignal },
+): Promise<void> {
+  const daemon = await import("./daemon.ts");
+  await daemon.runDaemon(config, options);
+}
+
+export interface RunMountRequest {
+  /** A reference, or `oci:DIR` and the like with a path relative to the working directory. */
+  readonly image: string;
+  readonly target: string;
+  readonly mode: "auto" | "erofs" | "loop" | "fuse";
+  readonly platform: string | undefined;
+  readonly root: string;
+  readonly state: string;
+}
+
+export async function runMount(
+  request: RunMountRequest,
+  options: MountOptions,
+): Promise<MountSummary> {
+  const { mountImage } = await import("./mount-command.ts");
+  const { image, target, platform, mode, root, state } = request;
+  const config = await loadConfig({ overrides: { root, state, mode } });
+  return await mountImage({ image: absoluteImage(image), target, platform, config }, options);
+}
+
+/** `oci:dir` to `oci:/where/we/are/dir`: what keeps the text may run elsewhere. */
+function absoluteImage(image: string): string {
+  const [, transport, path] = /^(oci|oci-archive|docker-archive):(.*)$/s.exec(image) ?? [];
+  return transport === undefined ? image : `${transport}:${resolve(path ?? "")}`;
+}
+
+export function defaultConfigToml(): string {
+  return DEFAULT_CONFIG_TOML;
+}
+
+export async function umount(
+  request: { readonly target: string; readonly state: string },
+  options: { readonly signal: AbortSignal },
+): Promise<void> {
+  const { unmountFolder } = await import("./mount-records.ts");
+  await unmountFolder(request, options);
+}

@@ -1,0 +1,175 @@
+/**
+ * The layers of this node: which have a map, and those that are open: map, cached blocks and the
+ * read path joined. A layer is opened when it is first mounted or read, and stays open.
+ */
+import { readdir, stat, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { systemErrorName } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { SingleFlight } from "../base/single-flight.ts";
+import type { BlockLayer, BlockResolver } from "../block/index.ts";
+import type { CachedLayer, CacheFill, DiskCache } from "../cache/index.ts";
+import { openLayerMap } from "../image/index.ts";
+import type { LayerMap } from "../image/index.ts";
+import { digestHex, parseDiffId } from "../oci/index.ts";
+import type { DiffId } from "../oci/index.ts";
+import type { RegistryOptions } from "../registry/index.ts";
+import { runJob } from "./child-job.ts";
+import type { LayerMapMaker } from "./ensure-image.ts";
+import type { ImageSources } from "./image-sources.ts";
+import type { ImageStore, LayerRecord } from "./image-store.ts";
+import { layerJobResultSchema } from "./job-types.ts";
+import type { LayerJob } from "./job-types.ts";
+import { layerMapPath } from "./paths.ts";
+import type { RootPaths } from "./paths.ts";
+
+export interface OpenLayer {
+  readonly map: LayerMap;
+  readonly cached: CachedLayer;
+}
+
+export interface LayerStoreParts {
+  readonly paths: RootPaths;
+  readonly cache: DiskCache;
+  readonly resolver: BlockResolver;
+  readonly images: ImageStore;
+  readonly sources: ImageSources;
+  readonly registry: RegistryOptions;
+  readonly log: Logger;
+}
+
+export class LayerStore implements LayerMapMaker, AsyncDisposable {
+  readonly #parts: LayerStoreParts;
+  /** Layers with a map on disk, and their unpacked size (0: not opened yet). */
+  #known: Set<DiffId>;
+  #open = new Map<DiffId, OpenLayer>();
+  #opening = new SingleFlight<DiffId, OpenLayer>();
+  readonly #stop = new AbortController();
+
+  private constructor(parts: LayerStoreParts, known: Set<DiffId>) {
+    this.#parts = parts;
+    this.#known = known;
+  }
+
+  static async open(parts: LayerStoreParts): Promise<LayerStore> {
+    const known = new Set<DiffId>();
+    for (const name of await readdir(parts.paths.layers)) {
+      const hex = /^([0-9a-f]{64})\.map$/.exec(name)?.[1];
+      if (hex !== undefined) known.add(parseDiffId(`sha256:${hex}`));
+      else await unlink(join(parts.paths.layers, name)); // half-written by a job that died
+    }
+    return new LayerStore(parts, known);
+  }
+
+  has(diffId: DiffId): boolean {
+    return this.#known.has(diffId);
+  }
+
+  /** An open layer. */
+  get(diffId: DiffId): OpenLayer | undefined {
+    return this.#open.get(diffId);
+  }
+
+  get openLayers(): readonly OpenLayer[] {
+    return [...this.#open.values()];
+  }
+
+  async mapBytes(diffId: DiffId): Promise<number> {
+    return (await stat(layerMapPath(this.#parts.paths, diffId))).size;
+  }
+
+  /** A map that proves damaged is forgotten, so that the next pull makes it anew. */
+  async openLayer(diffId: DiffId): Promise<OpenLayer> {
+    const known = this.#open.get(diffId);
+    if (known !== undefined) return known;
+    const signal = this.#stop.signal;
+    return await this.#opening.run(diffId, () => this.#openLayer(diffId), { signal, detached: true });
+  }
+
+  async #openLayer(diffId: DiffId): Promise<OpenLayer> {
+    const { paths, cache, resolver, images, sources, log } = this.#parts;
+    const path = layerMapPath(paths, diffId);
+    let map: LayerMap;
+    try {
+      map = await openLayerMap(path, { diffId });
+    } catch (error) {
+      log.error("layer-map-damaged", { diffId, err: error });
+      this.#known.delete(diffId);
+      await unlink(path).catch((reason: unknown) => {
+        if (systemErrorName(reason) !== "ENOENT") throw reason;
+      });
+      throw error;
+    }
+    const id = digestHex(diffId);
+    const blobDigest = map.info.blobDigest;
+    const cached = await cache.layer(id, map.blockTable);
+    const layer: BlockLayer = {
+      id,
+      blobDigest,
+      blobBytes: map.info.blobBytes,
+      table: map.blockTable,
+      readWindow: (block) => map.readWindow(block),
+      sources: () => sources.blockSources(images.sourcesOf(blobDigest)),
+    };
+    if (!resolver.hasLayer(id)) resolver.addLayer(layer, cached);
+    const open = { map, cached };
+    this.#open.set(diffId, open);
+    return open;
+  }
+
+  /** Makes the map in a job process, which also fills the cache with what it decodes. */
+  async make(
+    layer: LayerRecord,
+    sources: readonly string[],
+    options: {
+      readonly signal: AbortSignal;
+      readonly onProgress: (blobBytes: number) => void;
+    },
+  ): Promise<void> {
+    const { paths, cache, registry, log } = this.#parts;
+    const id = digestHex(layer.diffId);
+    const isCompressed = /gzip|zstd/.test(layer.mediaType);
+    const fill = await cache.beginFill(id, { blobBytes: layer.blobBytes, isCompressed });
+    try {
+      const job: LayerJob = {
+        kind: "layer",
+        sources,
+        registry,
+        digest: layer.blobDigest,
+        size: layer.blobBytes,
+        mediaType: layer.mediaType,
+        diffId: layer.diffId,
+        mapPath: layerMapPath(paths, layer.diffId),
+        fill: fill?.plan,
+      };
+      const result = layerJobResultSchema.parse(
+        await runJob(job, { signal: options.signal, onProgress: options.onProgress }),
+      );
+      this.#known.add(layer.diffId);
+      log.info("layer-map-made", { ...layer, keptBytes: result.keptBytes, source: result.source });
+      await this.#adopt(layer.diffId, fill, result.keptBytes);
+    } finally {
+      await fill?.[Symbol.asyncDispose]();
+    }
+  }
+
+  async #adopt(diffId: DiffId, fill: CacheFill | undefined, keptBytes: number): Promise<void> {
+    if (fill === undefined || keptBytes === 0) return;
+    await using map = await openLayerMap(layerMapPath(this.#parts.paths, diffId), { diffId });
+    const { cache, log } = this.#parts;
+    try {
+      await cache.adoptFilled(fill, digestHex(diffId), map.blockTable, { keptBytes });
+    } catch (error) {
+      log.warn("fill-not-kept", { diffId, err: error }); // the map stands; blocks come again
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    for (const [diffId, { map }] of this.#open) {
+      this.#parts.resolver.removeLayer(digestHex(diffId));
+      await map[Symbol.asyncDispose]();
+    }
+    this.#open.clear();
+  }
+}

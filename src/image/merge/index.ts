@@ -1,0 +1,9 @@
+/** Layers of metadata merged as overlayfs would show them. */
+export { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, OPAQUE_XATTR } from "./marks.ts";
+export {
+  MERGE_DEPTH_MAX,
+  MERGE_ITEMS_MAX,
+  MERGE_LAYERS_MAX,
+  MERGE_XATTR_BYTES_MAX,
+  mergeLayers,
+} from "./merge.ts";

@@ -1,0 +1,200 @@
+/**
+ * The one pass over a layer: its blob is read once, in order, hashed, decompressed, cut into blocks
+ * and its tar headers are turned into a file tree. Memory does not depend on the layer's size, but
+ * on the number of its entries.
+ */
+import { createHash } from "node:crypto";
+import { raceAbort, throwIfAborted } from "../../base/abort.ts";
+import { DaemonError } from "../../base/errors.ts";
+import type { ErofsInodeInput } from "../../erofs/index.ts";
+import {
+  digestFromHash,
+  parseDiffId,
+  type Digest,
+  type DiffId,
+  type LayerCompression,
+} from "../../oci/index.ts";
+import { LAYER_TAR_BYTES_DEFAULT_MAX } from "../limits.ts";
+import { TarParser } from "../tar/parser.ts";
+import { TreeBuilder, type TreeCounts } from "../tree/tree-builder.ts";
+import type { BlobPass } from "./blob-pass.ts";
+import { BlockCutter, type CutBlock } from "./block-cutter.ts";
+import { detectCompression, SNIFF_BYTES } from "./compression.ts";
+import { GzipPass } from "./gzip-pass.ts";
+import { PlainPass } from "./plain-pass.ts";
+import { ZstdPass } from "./zstd-pass.ts";
+
+export interface LayerPassSink {
+  /** Tar bytes in order; valid until the call (or its promise) returns. */
+  onTar?(bytes: Uint8Array, tarOffset: number): Promise<void> | void;
+  /** Every block, in order, after all its bytes went to `onTar`. */
+  onBlock(block: CutBlock): Promise<void> | void;
+}
+
+export interface LayerPassProgress {
+  readonly blobBytes: number;
+  readonly tarBytes: number;
+  readonly entries: number;
+}
+
+export interface LayerPassOptions {
+  readonly signal: AbortSignal;
+  /** The descriptor's size. */
+  readonly blobBytes: number;
+  readonly tarBytesMax?: number;
+  readonly onProgress?: (progress: LayerPassProgress) => void;
+}
+
+export interface LayerPassResult {
+  readonly blobDigest: Digest;
+  readonly diffId: DiffId;
+  readonly compression: LayerCompression;
+  readonly tarBytes: number;
+  readonly root: ErofsInodeInput;
+  readonly counts: TreeCounts;
+}
+
+/** Throws `data-loss` for a damaged blob, `invalid-argument` or `unimplemented` for a bad layer. */
+export async function passLayer(
+  blob: AsyncIterable<Uint8Array>,
+  sink: LayerPassSink,
+  options: LayerPassOptions,
+): Promise<LayerPassResult> {
+  const pass = new LayerPass(sink, options);
+  const iterator = blob[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await raceAbort(iterator.next(), options.signal);
+      if (next.done === true) break;
+      await pass.push(next.value);
+    }
+    return await pass.finish();
+  } finally {
+    pass.close();
+    // Not awaited: after an abort a generator may still be inside its last step.
+    void endIterator(iterator);
+  }
+}
+
+async function endIterator(iterator: AsyncIterator<Uint8Array>): Promise<void> {
+  try {
+    await iterator.return?.();
+  } catch {
+    // The pass has its result or its own error; how the source ends changes neither.
+  }
+}
+
+class LayerPass {
+  readonly #sink: LayerPassSink;
+  readonly #options: LayerPassOptions;
+  readonly #cutter = new BlockCutter();
+  readonly #tree = new TreeBuilder();
+  readonly #parser = new TarParser((entry) => {
+    this.#tree.add(entry);
+  });
+  readonly #blobHash = createHash("sha256");
+  readonly #tarHash = createHash("sha256");
+  #sniffed: Buffer = Buffer.alloc(0);
+  #blobPass: BlobPass | undefined;
+  #blobBytes = 0;
+  #tarBytes = 0;
+
+  constructor(sink: LayerPassSink, options: LayerPassOptions) {
+    this.#sink = sink;
+    this.#options = options;
+  }
+
+  async push(chunk: Uint8Array): Promise<void> {
+    this.#blobBytes += chunk.length;
+    if (this.#blobBytes > this.#options.blobBytes) {
+      throw new DaemonError("data-loss", `blob is longer than ${this.#options.blobBytes} bytes`);
+    }
+    this.#blobHash.update(chunk);
+    if (this.#blobPass !== undefined) {
+      await this.#decode(this.#blobPass.push(chunk));
+      return;
+    }
+    this.#sniffed = Buffer.concat([this.#sniffed, chunk]);
+    if (this.#sniffed.length >= SNIFF_BYTES) await this.#start();
+  }
+
+  async finish(): Promise<LayerPassResult> {
+    if (this.#blobBytes !== this.#options.blobBytes) {
+      const message = `blob of ${this.#blobBytes} bytes, not ${this.#options.blobBytes}`;
+      throw new DaemonError("data-loss", message);
+    }
+    const blobPass = this.#blobPass ?? (await this.#start());
+    await this.#decode(blobPass.finish());
+    this.#parser.finish();
+    this.#report();
+    const blobDigest = digestFromHash(this.#blobHash.digest());
+    const isPlain = blobPass.compression === "none";
+    return {
+      blobDigest,
+      diffId: parseDiffId(isPlain ? blobDigest : digestFromHash(this.#tarHash.digest())),
+      compression: blobPass.compression,
+      tarBytes: this.#tarBytes,
+      root: this.#tree.root,
+      counts: this.#tree.counts,
+    };
+  }
+
+  close(): void {
+    this.#blobPass?.close();
+  }
+
+  async #start(): Promise<BlobPass> {
+    const blobPass = this.#openBlobPass();
+    this.#blobPass = blobPass;
+    await this.#decode(blobPass.push(this.#sniffed));
+    this.#sniffed = Buffer.alloc(0);
+    return blobPass;
+  }
+
+  #openBlobPass(): BlobPass {
+    switch (detectCompression(this.#sniffed)) {
+      case "gzip":
+        return new GzipPass(this.#cutter);
+      case "zstd":
+        return new ZstdPass(this.#cutter);
+      case "none":
+        return new PlainPass(this.#cutter);
+    }
+  }
+
+  async #decode(pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
+    for await (const piece of pieces) {
+      throwIfAborted(this.#options.signal);
+      await this.#onTar(piece);
+      await this.#drainBlocks();
+    }
+    await this.#drainBlocks();
+    this.#report();
+  }
+
+  async #onTar(piece: Uint8Array): Promise<void> {
+    const tarOffset = this.#tarBytes;
+    this.#tarBytes += piece.length;
+    const tarBytesMax = this.#options.tarBytesMax ?? LAYER_TAR_BYTES_DEFAULT_MAX;
+    if (this.#tarBytes > tarBytesMax) {
+      throw new DaemonError("invalid-argument", `tar of more than ${tarBytesMax} bytes`);
+    }
+    // Uncompressed, the blob's hash is the tar's.
+    if (this.#blobPass?.compression !== "none") this.#tarHash.update(piece);
+    this.#parser.push(piece);
+    const written = this.#sink.onTar?.(piece, tarOffset);
+    if (written !== undefined) await written;
+  }
+
+  async #drainBlocks(): Promise<void> {
+    for (const block of this.#cutter.takeClosed()) await this.#sink.onBlock(block);
+  }
+
+  #report(): void {
+    this.#options.onProgress?.({
+      blobBytes: this.#blobBytes,
+      tarBytes: this.#tarBytes,
+      entries: this.#parser.entryCount,
+    });
+  }
+}

@@ -1,0 +1,94 @@
+/** Every mode under load: all of a tree at once, many small random reads, mapped files, find. */
+import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  Lab,
+  SNAPSHOTTER,
+  imageFacts,
+  mountView,
+  needs,
+  run,
+  startStack,
+  type MountMode,
+  type Stack,
+} from "../support/lab/index.ts";
+
+const MODES: readonly MountMode[] = ["erofs", "loop", "fuse"];
+
+for (const mode of MODES) {
+  describe(`A lazy mount under load in ${mode} mode`, function () {
+    this.timeout(120_000);
+    let lab: Lab;
+    let stack: Stack;
+    let folder: string;
+
+    before(async function () {
+      const commands = ["fio", "tar", "find"];
+      const images = ["pysci"] as const;
+      needs(this, { root: true, fuse: true, program: true, containerd: ["2"], images, commands });
+      lab = await Lab.create();
+      stack = await startStack(lab, { mode });
+      const { containerd, registry } = stack;
+      await containerd.pull(registry.reference("pysci"), { snapshotter: SNAPSHOTTER });
+      // Warm by the making of the map; now as a node that only has the map.
+      await stack.daemon.cacheClear();
+      const top = (await imageFacts(registry, "pysci")).chainIds.at(-1) ?? "";
+      folder = await mountView(lab, containerd, top, SNAPSHOTTER);
+    });
+
+    after(async () => {
+      await lab[Symbol.asyncDispose]();
+    });
+
+    async function largestLibrary(): Promise<string> {
+      const library = join(folder, "usr/lib/x86_64-linux-gnu");
+      const found = await run("find", [
+        library,
+        "-name",
+        "lib*blas*.so*",
+        "-type",
+        "f",
+        "-size",
+        "+4M",
+      ]);
+      const [first] = found.stdout.split("\n");
+      assert.ok(first !== undefined && first !== "", "no large library in the image");
+      return first;
+    }
+
+    function fio(file: string, engine: string): readonly string[] {
+      const what = ["--name=read", "--rw=randread", "--bs=4k", `--filename=${file}`, "--readonly"];
+      return [...what, "--thread", "--numjobs=8", "--io_size=2m", `--ioengine=${engine}`];
+    }
+
+    it("answers 4 KiB random reads of several readers at once", async () => {
+      await run("fio", fio(await largestLibrary(), "psync"));
+    });
+
+    it("answers 4 KiB random reads of a mapped file", async () => {
+      await run("fio", fio(await largestLibrary(), "mmap"));
+    });
+
+    it("executes programs that map their libraries", async () => {
+      const script = "import numpy; print(numpy.ones(9).sum())";
+
+      const { stdout } = await run("chroot", [folder, "/usr/bin/python3", "-c", script]);
+
+      assert.equal(stdout, "9.0\n");
+    });
+
+    it("gives all of its files to tar", async () => {
+      const { stdout } = await run("sh", ["-c", `tar -C "$1" -cf - . | wc -c`, "tar", folder]);
+
+      assert.ok(Number(stdout) > 800_000_000, stdout);
+    });
+
+    it("shows find every entry", async () => {
+      const { stdout } = await run("sh", ["-c", `find "$1" -xdev -ls | wc -l`, "find", folder]);
+
+      assert.ok(Number(stdout) > 30_000, stdout);
+      assert.ok((await readdir(folder)).includes("usr"));
+    });
+  });
+}

@@ -1,0 +1,113 @@
+/**
+ * The mounted tree of an image is what the kernel's overlayfs shows over its unpacked layers: in
+ * every mode, through containerd and by `faasnet mount`.
+ */
+import assert from "node:assert/strict";
+import {
+  IMAGE_WORK,
+  Lab,
+  Registry,
+  SNAPSHOTTER,
+  compareTrees,
+  expectedTree,
+  faasnetMount,
+  imageFacts,
+  mountView,
+  needs,
+  startStack,
+  walkTree,
+  type LabImageName,
+  type MountMode,
+  type Stack,
+  type TreeEntry,
+  type TreeManifest,
+} from "../support/lab/index.ts";
+
+const MODES: readonly MountMode[] = ["erofs", "loop", "fuse"];
+const IMAGES: readonly LabImageName[] = [
+  ...IMAGE_WORK.map(({ image }) => image),
+  "edge",
+  "edge-zstd",
+];
+
+/**
+ * containerd sets times before 1970 to 1970 when it unpacks a layer (its archive package's
+ * boundTime), so the kernel's tree lacks what the layer says and what we show.
+ */
+function unclamped(manifest: TreeManifest): TreeManifest {
+  const path = "./edge/old";
+  const entry: TreeEntry | undefined = manifest.get(path);
+  if (entry === undefined) return manifest;
+  return new Map([...manifest, [path, { ...entry, mtime: "-2.000000000" }]]);
+}
+
+const needed = {
+  root: true,
+  fuse: true,
+  program: true,
+  containerd: ["2"],
+  images: IMAGES,
+} as const;
+
+for (const mode of MODES) {
+  describe(`The tree of an image in ${mode} mode, through containerd`, function () {
+    this.timeout(180_000);
+    let lab: Lab;
+    let stack: Stack;
+
+    before(async function () {
+      needs(this, needed);
+      lab = await Lab.create();
+      stack = await startStack(lab, { mode });
+      assert.equal((await stack.daemon.status()).mode, mode);
+    });
+
+    after(async () => {
+      await lab[Symbol.asyncDispose]();
+    });
+
+    for (const image of IMAGES) {
+      it(`equals overlayfs over the unpacked layers of ${image}`, async () => {
+        const { containerd, registry } = stack;
+        const expected = unclamped(await expectedTree(lab, registry, image));
+        await containerd.pull(registry.reference(image), { snapshotter: SNAPSHOTTER });
+        const top = (await imageFacts(registry, image)).chainIds.at(-1) ?? "";
+        const folder = await mountView(lab, containerd, top, SNAPSHOTTER);
+
+        const tree = await walkTree(folder);
+
+        assert.deepEqual(compareTrees(expected, tree, { fuseNative: mode === "fuse" }), []);
+      });
+    }
+  });
+
+  describe(`The tree of an image in ${mode} mode, by faasnet mount`, function () {
+    this.timeout(180_000);
+    let lab: Lab;
+    let registry: Registry;
+
+    before(async function () {
+      needs(this, needed);
+      lab = await Lab.create();
+      registry = await Registry.start(lab);
+    });
+
+    after(async () => {
+      await lab[Symbol.asyncDispose]();
+    });
+
+    for (const image of IMAGES) {
+      it(`equals overlayfs over the unpacked layers of ${image}`, async () => {
+        const expected = unclamped(await expectedTree(lab, registry, image));
+        const mounted = await faasnetMount(lab, registry.reference(image), { mode });
+
+        const tree = await walkTree(mounted.folder);
+
+        assert.deepEqual(compareTrees(expected, tree, { fuseNative: mode === "fuse" }), []);
+        const { exit, output } = await mounted.end();
+        assert.equal(exit, "status 0");
+        assert.match(output, /[\d,]+ files, .* in the image, .* fetched; blocks: /);
+      });
+    }
+  });
+}

@@ -1,0 +1,67 @@
+/** The start-up self-test on this machine's kernel. */
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { systemClock } from "../../../src/base/clock.ts";
+import { silentLogger } from "../../../src/base/log.ts";
+import { readMountInfo } from "../../../src/base/mountinfo.ts";
+import { mount, unmount } from "../../../src/base/native.ts";
+import { selfTest } from "../../../src/rootfs/index.ts";
+import type { SelfTestVerdict } from "../../../src/rootfs/index.ts";
+import { missingForFuse, never } from "../../support/fuse/keeper-fixture.ts";
+
+describe("self-test", () => {
+  let folder: string;
+
+  before(async function () {
+    const missing = await missingForFuse();
+    if (missing !== undefined) {
+      console.warn(`skipped: ${missing}`);
+      this.skip();
+    }
+  });
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "faasnet-t-"));
+  });
+
+  afterEach(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  async function test(scratchDir: string): Promise<SelfTestVerdict> {
+    const stateDir = join(folder, "state");
+    await mkdir(stateDir, { recursive: true });
+    const options = { clock: systemClock, log: silentLogger, signal: never };
+    return await selfTest({ stateDir, scratchDir, ...options });
+  }
+
+  it("picks erofs mode here, remembers it and leaves nothing behind", async () => {
+    const startMs = systemClock.nowMs();
+    const verdict = await test(folder);
+    const tookMs = systemClock.nowMs() - startMs;
+    assert.equal(verdict.mode, "erofs", verdict.reason);
+    assert.ok(tookMs < 3000, `${tookMs} ms`);
+    const againMs = systemClock.nowMs();
+    assert.deepEqual(await test(folder), verdict);
+    assert.ok(systemClock.nowMs() - againMs < 50);
+    assert.deepEqual(await readdir(folder), ["state"]);
+    assert.deepEqual(await readdir(join(folder, "state")), ["self-test.json"]);
+    const mounts = await readMountInfo();
+    assert.ok(!mounts.some((one) => one.mountpoint.startsWith(folder)));
+  });
+
+  it("falls back to loop mode, saying why, where metadata cannot be mounted from a file", async () => {
+    const scratch = join(folder, "tmpfs");
+    await mkdir(scratch);
+    await mount({ fsType: "tmpfs", source: "none", target: scratch, flags: 0, data: "" });
+    try {
+      const verdict = await test(scratch);
+      assert.equal(verdict.mode, "loop");
+      assert.match(verdict.reason, /erofs mode: .*ENOTBLK/);
+    } finally {
+      await unmount(scratch, { detach: false });
+    }
+  });
+});
