@@ -13,8 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { systemClock } from "../src/base/clock.ts";
-import { sha256Of } from "../src/block/index.ts";
-import { decodeBlock } from "../src/block/codecs/index.ts";
+import { decodeBlock, sha256Of } from "../src/block/index.ts";
 import { makeLayerMap, openLayerMap } from "../src/image/index.ts";
 import { digestOf, parseDiffId, digestFromHash } from "../src/oci/index.ts";
 

@@ -19,7 +19,7 @@ import type { SchedulerCounts, SchedulerOptions } from "./fetch-scheduler.ts";
 import { BlockFinisher } from "./finish-block.ts";
 import type { DecodeBlock } from "./finish-block.ts";
 import type { BlockOutcome } from "./flight.ts";
-import { ENSURE_BYTES_MAX, ENSURE_ROUNDS_MAX, PREFETCH_BLOCKS_MAX } from "./limits.ts";
+import { ENSURE_BYTES_MAX, ENSURE_ROUNDS_MAX, CALL_BLOCKS_MAX } from "./limits.ts";
 import { MemoryBlocks } from "./memory-blocks.ts";
 import { shortDigest } from "./names.ts";
 import { DEFAULT_ORIGIN_SLOTS } from "./origin-slots.ts";
@@ -160,6 +160,7 @@ export class BlockResolver implements AsyncDisposable {
     }
     if (range.start >= table.tarBytes) return { present: [range] };
     const span = table.span({ start: range.start, end: Math.min(range.end, table.tarBytes) });
+    checkSpan(span);
     if (options.priority === FETCH_PRIORITY.reader) this.#readAhead(open, range, span);
     if (open.stored.hold(span.first, span.last)) {
       open.counters.presentBlocks += span.last - span.first + 1;
@@ -180,9 +181,7 @@ export class BlockResolver implements AsyncDisposable {
     options: EnsureOptions,
   ): Promise<PrefetchResult> {
     const open = this.#open(layerId);
-    if (span.last - span.first >= PREFETCH_BLOCKS_MAX) {
-      throw new DaemonError("out-of-range", `over ${PREFETCH_BLOCKS_MAX} blocks at once`);
-    }
+    checkSpan(span);
     return this.#withLimit(open, span, options, async (signal) => {
       const outcomes = await this.#acquireAll(open, span, { priority: options.priority, signal });
       const storedBlocks = outcomes.filter((outcome) => outcome.isStored).length;
@@ -351,6 +350,12 @@ export class BlockResolver implements AsyncDisposable {
       if (cause !== undefined) return withContext(cause, message, "unavailable");
     }
     return new DaemonError("unavailable", message);
+  }
+}
+
+function checkSpan(span: { readonly first: number; readonly last: number }): void {
+  if (span.last - span.first >= CALL_BLOCKS_MAX) {
+    throw new DaemonError("out-of-range", `over ${CALL_BLOCKS_MAX} blocks asked for at once`);
   }
 }
 

@@ -43,8 +43,8 @@ export const NO_SOURCE_POLL_MS = 500;
 export const ENSURE_BYTES_MAX = 16 * MIB;
 /** Rounds of `ensure` when blocks are evicted as fast as they come. */
 export const ENSURE_ROUNDS_MAX = 8;
-/** Blocks of one `prefetch` call. */
-export const PREFETCH_BLOCKS_MAX = 4096;
+/** Blocks of one call: tables cut blocks of about 1 MiB, a table of crumbs is hostile. */
+export const CALL_BLOCKS_MAX = 1024;
 
 /** Bytes hashed before other work gets its turn (about 0.5 ms a MiB). */
 export const HASH_SLICE_BYTES = MIB;

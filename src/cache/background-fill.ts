@@ -102,6 +102,7 @@ function* windowsOf({ table }: CachedLayer): Generator<Window> {
   if (table.count > first) yield { first, last: table.count - 1 };
 }
 
+/** Blocks in one window of the fill. */
 const WINDOW_BLOCKS_MAX = 1024;
 
 function missingIn(

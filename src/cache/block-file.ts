@@ -96,11 +96,16 @@ export class BlockFile {
     };
   }
 
-  /** Waits until nobody works on the block. */
+  /**
+   * Whoever wants the block for itself loops `while (file.isBusy(i)) await file.idle(i)`: between
+   * the end of one's wait and one's turn another may have taken it.
+   */
+  isBusy(index: number): boolean {
+    return this.#busy.has(index);
+  }
+
   async idle(index: number): Promise<void> {
-    for (let work = this.#busy.get(index); work !== undefined; work = this.#busy.get(index)) {
-      await work;
-    }
+    await this.#busy.get(index);
   }
 
   async allIdle(): Promise<void> {

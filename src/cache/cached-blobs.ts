@@ -55,7 +55,7 @@ export class CachedBlobs implements StoredBlobs {
   async write(index: number, bytes: Uint8Array): Promise<void> {
     // All blocks of such a frame have the frame's range: there is nothing to keep by block.
     if (isSequential(this.#table.at(index))) return;
-    await this.file.idle(index);
+    while (this.file.isBusy(index)) await this.file.idle(index);
     if (this.file.state(index) !== BLOCK_STATE.absent || this.#quota.isClosed) return;
     await this.file.exclusive(index, async () => {
       const cost = this.file.costBytes(index);
@@ -73,7 +73,7 @@ export class CachedBlobs implements StoredBlobs {
   }
 
   async discard(index: number): Promise<void> {
-    await this.file.idle(index);
+    while (this.file.isBusy(index)) await this.file.idle(index);
     if (this.has(index) && !this.file.pinned(index)) {
       await this.#quota.evictBlocks(this.slot, [index]);
     }

@@ -98,7 +98,7 @@ export class CachedLayer implements StoredLayer {
 
   async write(index: number, tarBytes: Uint8Array): Promise<boolean> {
     for (;;) {
-      await this.file.idle(index);
+      while (this.file.isBusy(index)) await this.file.idle(index);
       if (this.isClosed || this.#context.quota.isClosed) return false;
       if (this.file.has(index)) return true;
       if (!this.isDoubtful(index)) break;
@@ -186,7 +186,7 @@ export class CachedLayer implements StoredLayer {
   }
 
   async #confirm(index: number): Promise<boolean> {
-    await this.file.idle(index);
+    while (this.file.isBusy(index)) await this.file.idle(index);
     if (!this.isDoubtful(index)) return this.file.has(index);
     const isRight = await this.file.exclusive(index, async () => {
       const block = this.table.at(index);

@@ -61,6 +61,8 @@ export interface MountRequest {
   readonly platform: string | undefined;
   readonly root: string;
   readonly state: string;
+  /** `--config`, for the keys that are not here. */
+  readonly configFile: string | undefined;
 }
 
 export interface MountOptions {

@@ -55,10 +55,10 @@ function prepare(command: Command, context: CommandContext): void {
       context.terminal.print(text.trimEnd());
     },
     writeErr: (text) => {
-      context.terminal.notice(`faasnet: ${text.trimEnd()}`);
+      context.terminal.notice(text.trimEnd());
     },
     outputError: (text, write) => {
-      write(text.replace(/^error: /, ""));
+      write(text.replace(/^error: /, "faasnet: "));
     },
   });
   for (const child of command.commands) prepare(child, context);

@@ -2,6 +2,7 @@
  * After an image has started, fetches the rest of it below every reader and at a capped rate, so
  * that it needs no registry any more. One image at a time; a failure is tried again later.
  */
+import { throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
 import { DaemonError, errorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
@@ -34,11 +35,9 @@ export interface BackgroundFillParts {
 export class BackgroundFill implements AsyncDisposable {
   readonly #parts: BackgroundFillParts;
   readonly #options: BackgroundFillOptions;
-  readonly #stop = new AbortController();
   #queue: DiffId[] = [];
-  #seen = new Set<DiffId>();
-  #running: Promise<void> | undefined;
-  #isPaused = false;
+  readonly #seen = new Set<DiffId>();
+  #run: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
 
   constructor(parts: BackgroundFillParts, options: BackgroundFillOptions) {
     this.#parts = parts;
@@ -47,37 +46,40 @@ export class BackgroundFill implements AsyncDisposable {
 
   /** The layers' turn comes after the configured delay. */
   chainMounted(layers: readonly DiffId[]): void {
-    this.#isPaused = false;
     for (const diffId of layers) {
       if (this.#seen.has(diffId) || this.#queue.length >= QUEUE_MAX) continue;
       this.#seen.add(diffId);
       this.#queue.push(diffId);
     }
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
+    if (this.#run !== undefined || this.#queue.length === 0) return;
+    const stop = new AbortController();
+    const done = this.#fillQueue(stop.signal).finally(() => {
+      if (this.#run?.stop === stop) this.#run = undefined;
     });
+    this.#run = { stop, done };
   }
 
-  /** After the cache was cleared on purpose: nothing is filled until the next mount. */
-  pause(): void {
-    this.#isPaused = true;
+  /** Stops filling until the next mount: the cache was cleared on purpose. */
+  async cancel(): Promise<void> {
     this.#queue = [];
     this.#seen.clear();
+    const run = this.#run;
+    this.#run = undefined;
+    run?.stop.abort(new DaemonError("canceled", "background fill is stopping"));
+    await run?.done;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new DaemonError("canceled", "background fill is stopping"));
-    await this.#running;
+    await this.cancel();
   }
 
   /** Never rejects. */
-  async #run(): Promise<void> {
-    const signal = this.#stop.signal;
+  async #fillQueue(signal: AbortSignal): Promise<void> {
     try {
       await this.#parts.clock.sleep(this.#options.delayMs, { signal });
       while (this.#queue.length > 0) {
         const diffId = this.#queue.shift();
-        if (diffId !== undefined && !(await this.#fill(diffId))) return;
+        if (diffId !== undefined && !(await this.#fill(diffId, signal))) return;
       }
     } catch (error) {
       if (!signal.aborted) this.#parts.log.warn("background-fill-ended", { err: error });
@@ -85,9 +87,8 @@ export class BackgroundFill implements AsyncDisposable {
   }
 
   /** False when the cache is full: what follows would not fit either. */
-  async #fill(diffId: DiffId): Promise<boolean> {
+  async #fill(diffId: DiffId, signal: AbortSignal): Promise<boolean> {
     const { clock, log, layers } = this.#parts;
-    const signal = this.#stop.signal;
     for (let attempt = 1; ; attempt += 1) {
       try {
         const { cached } = await layers.openLayer(diffId);
@@ -100,7 +101,7 @@ export class BackgroundFill implements AsyncDisposable {
         log.info(isComplete ? "layer-filled" : "layer-fill-no-room", { diffId });
         return isComplete;
       } catch (error) {
-        if (signal.aborted || this.#isPaused) throw error;
+        throwIfAborted(signal);
         log.info("layer-fill-failed", { diffId, attempt, err: error });
         if (attempt >= TRIES_MAX || errorCode(error) === "data-loss") return true;
         await clock.sleep(RETRY_PAUSE_MS, { signal });

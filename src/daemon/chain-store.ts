@@ -14,7 +14,7 @@ export class ChainStore {
   readonly #paths: RootPaths;
   readonly #images: ImageStore;
   readonly #stop: AbortSignal;
-  #merges = new SingleFlight<ChainId, string>();
+  readonly #merges = new SingleFlight<ChainId, string>();
 
   private constructor(paths: RootPaths, images: ImageStore, stop: AbortSignal) {
     this.#paths = paths;
@@ -44,7 +44,7 @@ export class ChainStore {
   async metadata(chainId: ChainId, options: { readonly signal: AbortSignal }): Promise<string> {
     const path = chainMetadataPath(this.#paths, chainId);
     if (await isFile(path)) return path;
-    return await this.#merges.run(
+    return this.#merges.run(
       chainId,
       async () => {
         const job: MergeJob = {

@@ -29,7 +29,7 @@ export async function runJob(job: object, options: RunJobOptions): Promise<unkno
     cwd: "/",
     stdio: ["ignore", "ignore", "inherit", "ipc"],
   });
-  return await new Promise<unknown>((resolve, reject) => {
+  return new Promise<unknown>((resolve, reject) => {
     const onAbort = (): void => {
       child.kill("SIGKILL");
       reject(abortReason(options.signal));
@@ -42,8 +42,14 @@ export async function runJob(job: object, options: RunJobOptions): Promise<unkno
     child.on("message", (message) => {
       const parsed = message as JobMessage; // our own program on the other end
       if (parsed.kind === "progress") options.onProgress?.(parsed.done);
-      else if (parsed.kind === "result") settle(() => { resolve(parsed.result); });
-      else settle(() => { reject(jobError(parsed)); });
+      else if (parsed.kind === "result")
+        settle(() => {
+          resolve(parsed.result);
+        });
+      else
+        settle(() => {
+          reject(jobError(parsed));
+        });
     });
     child.once("error", (error) => {
       settle(() => {

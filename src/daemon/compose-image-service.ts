@@ -60,58 +60,35 @@ export async function composeImageService(
   }
 }
 
+/** What the parts below need of each other while they are built, and of the service above them. */
+interface Building {
+  readonly config: Config;
+  readonly deps: ComposeDependencies;
+  readonly paths: RootPaths;
+  readonly scope: Scope;
+  readonly ready: Promise<ImageService>;
+}
+
 async function compose(
   config: Config,
   deps: ComposeDependencies,
   { signal, scope }: { readonly signal: AbortSignal; readonly scope: Scope },
 ): Promise<Omit<ComposedImageService, typeof Symbol.asyncDispose>> {
-  const { clock, random, log } = deps;
+  const { clock, log } = deps;
   const paths = rootPaths(config.root);
   await makeFolders(paths);
   scope.use(await ProcessLock.acquire(config.root, "root"));
   const [verdict] = await Promise.all([chooseMode(config, deps, signal), selfTestGzipResume()]);
   log.info("mode-chosen", { ...verdict, kernel: release() });
-  const stop = new AbortController();
-  const keeper = scope.use(
-    new KeeperClient({
-      socketPath: statePaths(config.state).keeperSocket,
-      clock,
-      log: log.child({ module: "rootfs" }),
-      readWaitMs: config.read.limitSeconds * SECOND_MS + KEEPER_EXTRA_WAIT_MS,
-      onFetch: async (layerId, range, wait) => await (await ready).fetch(layerId, range, wait),
-      onTouched: (layerId, ranges) => {
-        current?.touched(layerId, ranges);
-      },
-    }),
-  );
-  let current: ImageService | undefined;
   let supply: (service: ImageService) => void = () => undefined;
   const ready = new Promise<ImageService>((resolve) => {
     supply = resolve;
   });
-  const registries = scope.use(
-    new RegistryPool(registryOptions(config), {
-      clock,
-      random,
-      log: log.child({ module: "registry" }),
-    }),
-  );
-  const cache = scope.use(await openCache(config, deps, paths, keeper));
-  const resolver = scope.use(
-    new BlockResolver(
-      { clock, random, logger: log.child({ module: "block" }), decodeBlock, decodeFrame },
-      {
-        readLimitMs: config.read.limitSeconds * SECOND_MS,
-        memoryBytesMax: config.cache.memoryBytes,
-      },
-    ),
-  );
-  const images = await ImageStore.open(paths, log);
-  const sources = new ImageSources(registries);
-  const registry = registryOptions(config);
-  const layers = scope.use(
-    await LayerStore.open({ paths, cache, resolver, images, sources, registry, log }),
-  );
+  const building: Building = { config, deps, paths, scope, ready };
+  const keeper = connectKeeper(building);
+  const readPath = await openReadPath(building, keeper);
+  const { images, layers, cache, resolver, sources } = readPath;
+  const stop = new AbortController();
   const chains = await ChainStore.open(paths, images, { stop: stop.signal });
   const resolveImage = new StoredImageResolver(images, sources, log);
   const ensurer = new ImageEnsurer(
@@ -124,24 +101,74 @@ async function compose(
   const rootfs = scope.use(
     await Rootfs.open({ stateDir: config.state, keeper, mode: verdict.mode, clock, log }),
   );
-  const background = config.background.enabled
-    ? scope.use(
-        new BackgroundFill(
-          { clock, log, cache, resolver, layers },
-          {
-            delayMs: config.background.delaySeconds * SECOND_MS,
-            rateBytesPerSecond: config.background.rateBytesPerSecond,
-          },
-        ),
-      )
-    : undefined;
+  const background = openBackground(building, { cache, resolver, layers });
   scope.defer(() => {
     stop.abort();
   });
   const parts = { clock, log, images, layers, chains, ensurer, cache, resolver, keeper, rootfs };
-  current = new ImageService({ ...parts, background });
-  supply(current);
-  return { service: current, modeReason: verdict.reason };
+  const service = new ImageService({ ...parts, background });
+  supply(service);
+  return { service, modeReason: verdict.reason };
+}
+
+function connectKeeper({ config, deps, scope, ready }: Building): KeeperClient {
+  return scope.use(
+    new KeeperClient({
+      socketPath: statePaths(config.state).keeperSocket,
+      clock: deps.clock,
+      log: deps.log.child({ module: "rootfs" }),
+      readWaitMs: config.read.limitSeconds * SECOND_MS + KEEPER_EXTRA_WAIT_MS,
+      onFetch: async (layerId, range, wait) => (await ready).fetch(layerId, range, wait),
+      onTouched: (layerId, ranges) => {
+        void ready.then((service) => {
+          service.touched(layerId, ranges);
+        });
+      },
+    }),
+  );
+}
+
+interface ReadPath {
+  readonly cache: DiskCache;
+  readonly resolver: BlockResolver;
+  readonly images: ImageStore;
+  readonly sources: ImageSources;
+  readonly layers: LayerStore;
+}
+
+async function openReadPath(building: Building, keeper: KeeperClient): Promise<ReadPath> {
+  const { config, deps, paths, scope } = building;
+  const { clock, random, log } = deps;
+  const registry = registryOptions(config);
+  const registries = scope.use(
+    new RegistryPool(registry, { clock, random, log: log.child({ module: "registry" }) }),
+  );
+  const cache = scope.use(await openCache(building, keeper));
+  const resolver = scope.use(
+    new BlockResolver(
+      { clock, random, logger: log.child({ module: "block" }), decodeBlock, decodeFrame },
+      {
+        readLimitMs: config.read.limitSeconds * SECOND_MS,
+        memoryBytesMax: config.cache.memoryBytes,
+      },
+    ),
+  );
+  const images = await ImageStore.open(paths, log);
+  const sources = new ImageSources(registries);
+  const layers = scope.use(
+    await LayerStore.open({ paths, cache, resolver, images, sources, registry, log }),
+  );
+  return { cache, resolver, images, sources, layers };
+}
+
+function openBackground(
+  { config, deps, scope }: Building,
+  parts: Pick<ReadPath, "cache" | "resolver" | "layers">,
+): BackgroundFill | undefined {
+  const { enabled, delaySeconds, rateBytesPerSecond } = config.background;
+  if (!enabled) return undefined;
+  const options = { delayMs: delaySeconds * SECOND_MS, rateBytesPerSecond };
+  return scope.use(new BackgroundFill({ ...deps, ...parts }, options));
 }
 
 async function makeFolders(paths: RootPaths): Promise<void> {
@@ -158,21 +185,19 @@ async function chooseMode(
   const { mode } = config.mount;
   if (mode !== "auto") return { mode, reason: "forced by the configuration" };
   const stateDir = config.state;
-  return await selfTest({ stateDir, scratchDir: config.root, clock, log, signal });
+  return selfTest({ stateDir, scratchDir: config.root, clock, log, signal });
 }
 
 async function openCache(
-  config: Config,
-  { clock, log }: ComposeDependencies,
-  paths: RootPaths,
+  { config, deps, paths }: Building,
   keeper: KeeperClient,
 ): Promise<DiskCache> {
   const signal = new AbortController().signal;
-  return await DiskCache.open(
+  return DiskCache.open(
     paths.cache,
     {
-      clock,
-      logger: log.child({ module: "cache" }),
+      clock: deps.clock,
+      logger: deps.log.child({ module: "cache" }),
       files: nodeCacheFiles(punchHole),
       bootId: await readBootId(),
       drop: (layerId, ranges) => keeper.drop(layerId, ranges, { signal }),

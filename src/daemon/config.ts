@@ -26,7 +26,9 @@ const configSchema = z.strictObject({
   address: z.union([z.literal(""), absolutePath]).default(""),
   containerdAddress: z.union([z.literal(""), absolutePath]).default(""),
   logLevel: z.enum(LOG_LEVELS).default("info"),
-  mount: z.strictObject({ mode: z.enum(["auto", "erofs", "loop", "fuse"]).default("auto") }).prefault({}),
+  mount: z
+    .strictObject({ mode: z.enum(["auto", "erofs", "loop", "fuse"]).default("auto") })
+    .prefault({}),
   cache: z
     .strictObject({
       quotaBytes: bytes.default(32 * 1024 * MIB),
@@ -39,7 +41,10 @@ const configSchema = z.strictObject({
     .strictObject({
       enabled: z.boolean().default(true),
       delaySeconds: z.int().min(0).max(86_400).default(30),
-      rateBytesPerSecond: z.int().min(MIB).default(50 * MIB),
+      rateBytesPerSecond: z
+        .int()
+        .min(MIB)
+        .default(50 * MIB),
     })
     .prefault({}),
   registry: z

@@ -63,11 +63,7 @@ async function start(
   const configFile = join(config.state, "config.json");
   await writeJsonFile(configFile, config);
   const keeper = new RoleSupervisor(keeperRole(config), systemClock, log);
-  const imageService = new RoleSupervisor(
-    imageServiceRole(config, configFile),
-    systemClock,
-    log,
-  );
+  const imageService = new RoleSupervisor(imageServiceRole(config, configFile), systemClock, log);
   const client = new RoleClient(statePaths(config.state).imageSocket, systemClock);
   const images = new ImageClient(client);
   const containerd = new ContainerdClient(config.containerdAddress, { clock: systemClock });

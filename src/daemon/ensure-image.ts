@@ -62,9 +62,9 @@ export class ImageEnsurer {
   readonly #log: Logger;
   readonly #stop: AbortSignal;
   readonly #builders: Semaphore;
-  #images = new SingleFlight<string, ImageRecord>();
-  #layers = new SingleFlight<DiffId, undefined>();
-  #listeners = new Map<string, Set<ProgressListener>>();
+  readonly #images = new SingleFlight<string, ImageRecord>();
+  readonly #layers = new SingleFlight<DiffId, undefined>();
+  readonly #listeners = new Map<string, Set<ProgressListener>>();
 
   constructor(
     store: ImageStore,

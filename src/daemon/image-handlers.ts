@@ -20,17 +20,15 @@ const ensureSchema = z
     platform: z.string(),
     alternatives: z.array(z.string()).max(64),
   })
-  .transform(
-    (request): EnsureImageRequest => ({
-      reference: request.reference,
-      manifestDigest: tryParseDigest(request.manifestDigest),
-      chainId: request.chainId === "" ? undefined : parseChainId(request.chainId),
-      manifest: request.manifest.length === 0 ? undefined : request.manifest,
-      config: request.config.length === 0 ? undefined : request.config,
-      platform: request.platform === "" ? undefined : request.platform,
-      alternatives: request.alternatives,
-    }),
-  );
+  .transform((request): EnsureImageRequest => ({
+    reference: request.reference,
+    manifestDigest: tryParseDigest(request.manifestDigest),
+    chainId: request.chainId === "" ? undefined : parseChainId(request.chainId),
+    manifest: request.manifest.length === 0 ? undefined : request.manifest,
+    config: request.config.length === 0 ? undefined : request.config,
+    platform: request.platform === "" ? undefined : request.platform,
+    alternatives: request.alternatives,
+  }));
 const chainSchema = z.object({ chainId: z.string().transform(parseChainId) });
 const mountSchema = chainSchema.extend({ target: z.string() });
 const retainSchema = z.object({ chainIds: z.array(z.string().transform(parseChainId)) });
@@ -56,7 +54,7 @@ export function imageHandlers(
     ): Handler =>
     async (request, context) => {
       const { service, options } = await ready;
-      return await handle(service, request, context, options);
+      return handle(service, request, context, options);
     };
   return {
     // At once, also while the service is being built: a successor must learn whom to end.
@@ -76,7 +74,7 @@ export function imageHandlers(
     }),
     "Image.Mount": when(async (service, request, { signal }) => {
       const { chainId, target } = mountSchema.parse(request);
-      return await service.mount(chainId, { signal, target: target === "" ? undefined : target });
+      return service.mount(chainId, { signal, target: target === "" ? undefined : target });
     }),
     "Image.Release": when(async (service, request, { signal }) => {
       await service.release(chainSchema.parse(request).chainId, { signal });

@@ -23,7 +23,10 @@ import { packageVersion } from "./version.ts";
 /** A clean end that takes longer is cut short. */
 const STOP_MS_MAX = 10_000;
 
-type Ready = { readonly service: ImageService; readonly options: ImageHandlerOptions };
+interface Ready {
+  readonly service: ImageService;
+  readonly options: ImageHandlerOptions;
+}
 
 async function main(configFile: string): Promise<void> {
   const config = parseResolvedConfig(await readJsonFile(configFile));

@@ -79,12 +79,12 @@ export class ImageService {
   async knows(chainId: ChainId): Promise<readonly EnsuredLayer[] | undefined> {
     const layers = this.parts.images.chain(chainId);
     if (layers?.every((layer) => this.parts.layers.has(layer.diffId)) !== true) return undefined;
-    return await this.#describe(layers);
+    return this.#describe(layers);
   }
 
   async #describe(layers: readonly LayerRecord[]): Promise<EnsuredLayer[]> {
     const ids = chainIds(layers.map((layer) => layer.diffId));
-    return await Promise.all(
+    return Promise.all(
       layers.map(async (layer, index) => {
         const chainId = ids[index];
         if (chainId === undefined) throw new DaemonError("internal", "chain IDs out of step");
@@ -130,7 +130,7 @@ export class ImageService {
     chainId: ChainId,
     options: SignalOption & { readonly target?: string | undefined },
   ): Promise<boolean> {
-    return await this.parts.rootfs.releaseChain(digestHex(chainId), options);
+    return this.parts.rootfs.releaseChain(digestHex(chainId), options);
   }
 
   /** Unmounts every chain of ours that is not among `chainIdsInUse`. */
@@ -174,7 +174,7 @@ export class ImageService {
       image.layers.map((layer) => this.parts.layers.openLayer(layer.diffId)),
     );
     const unique = [...new Set(open.map(({ cached }) => cached))];
-    return await fillLayers(this.parts, unique, {
+    return fillLayers(this.parts, unique, {
       ...options,
       rateBytesPerSecond: 0,
       mayEvict: true,
@@ -182,12 +182,13 @@ export class ImageService {
   }
 
   async clearCache(options: SignalOption): Promise<{ bytes: number; blocks: number }> {
+    await this.parts.background?.cancel();
     this.parts.resolver.clearMemory();
-    return await this.parts.cache.clear(options);
+    return this.parts.cache.clear(options);
   }
 
   /** Unmounts what no container uses; answers how many mounts remain. */
   async unmountUnused(options: SignalOption): Promise<number> {
-    return await this.parts.rootfs.unmountAll({ ...options, unusedOnly: true });
+    return this.parts.rootfs.unmountAll({ ...options, unusedOnly: true });
   }
 }

@@ -22,11 +22,7 @@ export class ImageSources {
   async get(text: string): Promise<ImageSource> {
     const known = this.#open.get(text);
     if (known !== undefined) return known;
-    const source = await openImageSource(
-      text,
-      { registries: this.#registries },
-      { baseDir: "/" },
-    );
+    const source = await openImageSource(text, { registries: this.#registries }, { baseDir: "/" });
     this.#open.set(text, source);
     return source;
   }
@@ -57,7 +53,7 @@ class ImageBlockSource implements BlockSource {
 
   async fetch(run: BlobRun, options: SourceFetchOptions): Promise<AsyncIterable<Uint8Array>> {
     const source = await this.#sources.get(this.#place);
-    return await source.open(run.blobDigest, run.range, {
+    return source.open(run.blobDigest, run.range, {
       signal: options.signal,
       priority: registryPriority(options.priority),
       size: run.blobBytes,

@@ -53,10 +53,10 @@ const recordSchema = z.strictObject({
 
 export class ImageStore {
   readonly #paths: RootPaths;
-  #images = new Map<Digest, ImageRecord>();
-  #chains = new Map<ChainId, readonly LayerRecord[]>();
+  readonly #images = new Map<Digest, ImageRecord>();
+  readonly #chains = new Map<ChainId, readonly LayerRecord[]>();
   /** Sources of a blob, in order of preference, by blob digest. */
-  #blobSources = new Map<Digest, string[]>();
+  readonly #blobSources = new Map<Digest, string[]>();
 
   private constructor(paths: RootPaths) {
     this.#paths = paths;

@@ -38,7 +38,7 @@ export async function runMount(
   const { mountImage } = await import("./mount-command.ts");
   const { image, target, platform, mode, root, state } = request;
   const config = await loadConfig({ overrides: { root, state, mode } });
-  return await mountImage({ image: absoluteImage(image), target, platform, config }, options);
+  return mountImage({ image: absoluteImage(image), target, platform, config }, options);
 }
 
 /** `oci:dir` to `oci:/where/we/are/dir`: what keeps the text may run elsewhere. */

@@ -2,7 +2,7 @@
 import { mkdir, open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { systemClock } from "../base/clock.ts";
-import { DaemonError, errorCode } from "../base/errors.ts";
+import { DaemonError, errorCode, withContext } from "../base/errors.ts";
 import { createLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { openFill } from "../cache/index.ts";
@@ -27,17 +27,17 @@ async function runLayerJob(job: LayerJob, progress: Progress): Promise<LayerJobR
     random: systemRandom,
     log,
   });
-  let failure: unknown;
+  let failure = new DaemonError("not-found", `no source for blob ${job.digest} is known`);
   for (const source of job.sources) {
     try {
       return { source, keptBytes: await makeFrom(source, job, registries, progress) };
     } catch (error) {
-      failure = error;
+      failure = withContext(error, `from ${source}`);
       if (!mayHaveOtherSource(error)) throw error;
       log.warn("map-source-failed", { source, err: error });
     }
   }
-  throw failure ?? new DaemonError("not-found", `no source for blob ${job.digest} is known`);
+  throw failure;
 }
 
 /** A layer that cannot be mapped is the same layer everywhere. */
@@ -96,5 +96,5 @@ async function runMergeJob(job: MergeJob): Promise<object> {
 
 serveJob(async (message, progress) => {
   const job = message as Job; // our own parent on the other end
-  return job.kind === "layer" ? await runLayerJob(job, progress) : await runMergeJob(job);
+  return job.kind === "layer" ? runLayerJob(job, progress) : runMergeJob(job);
 });

@@ -41,9 +41,9 @@ export interface LayerStoreParts {
 export class LayerStore implements LayerMapMaker, AsyncDisposable {
   readonly #parts: LayerStoreParts;
   /** Layers with a map on disk, and their unpacked size (0: not opened yet). */
-  #known: Set<DiffId>;
-  #open = new Map<DiffId, OpenLayer>();
-  #opening = new SingleFlight<DiffId, OpenLayer>();
+  readonly #known: Set<DiffId>;
+  readonly #open = new Map<DiffId, OpenLayer>();
+  readonly #opening = new SingleFlight<DiffId, OpenLayer>();
   readonly #stop = new AbortController();
 
   private constructor(parts: LayerStoreParts, known: Set<DiffId>) {
@@ -83,7 +83,10 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     const known = this.#open.get(diffId);
     if (known !== undefined) return known;
     const signal = this.#stop.signal;
-    return await this.#opening.run(diffId, () => this.#openLayer(diffId), { signal, detached: true });
+    return this.#opening.run(diffId, () => this.#openLayer(diffId), {
+      signal,
+      detached: true,
+    });
   }
 
   async #openLayer(diffId: DiffId): Promise<OpenLayer> {

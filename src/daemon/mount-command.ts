@@ -100,7 +100,7 @@ async function run(
   const files = layers.reduce((sum, layer) => sum + layer.usageInodes, 0);
   onMounted({ mode, modeReason, files });
   await untilUnmounted(target, signal);
-  return await summary(service, chainId, { files });
+  return summary(service, chainId, { files });
 }
 
 async function untilUnmounted(target: string, signal: AbortSignal): Promise<void> {

@@ -50,7 +50,7 @@ export class ProcessLock implements AsyncDisposable {
 }
 
 async function ownerOf(name: string): Promise<string> {
-  return await new Promise((resolve) => {
+  return new Promise((resolve) => {
     let text = "";
     const socket = connect(name);
     socket.setTimeout(1000, () => socket.destroy());

@@ -75,7 +75,7 @@ export class RoleSupervisor implements AsyncDisposable {
     } catch (error) {
       if (signal.aborted) throw error;
     }
-    return await this.#spawn(signal);
+    return this.#spawn(signal);
   }
 
   async #spawn(signal: AbortSignal): Promise<ControlConnection> {
@@ -108,9 +108,13 @@ export class RoleSupervisor implements AsyncDisposable {
       } catch (error) {
         if (signal.aborted) throw error;
         if (exit !== undefined || this.#clock.nowMs() > deadline) {
-          throw new DaemonError("unavailable", `${this.#spec.name} did not start: ${exit ?? "no answer"}`, {
-            cause: error,
-          });
+          throw new DaemonError(
+            "unavailable",
+            `${this.#spec.name} did not start: ${exit ?? "no answer"}`,
+            {
+              cause: error,
+            },
+          );
         }
       }
       await this.#clock.sleep(START_POLL_MS, { signal });
@@ -124,7 +128,7 @@ export class RoleSupervisor implements AsyncDisposable {
     while (!signal.aborted) {
       const since = this.#clock.nowMs();
       await this.#connection?.closed;
-      if (signal.aborted) return;
+      if (isAborted(signal)) return;
       this.restarts += 1;
       this.#log.warn("role-lost", { restarts: this.restarts });
       if (this.#clock.nowMs() - since > HEALTHY_AFTER_MS) pauseMs = RESTART_PAUSE_MS_MIN;
@@ -137,4 +141,9 @@ export class RoleSupervisor implements AsyncDisposable {
       }
     }
   }
+}
+
+/** Asked anew: the type checker believes that nothing changes during an await. */
+function isAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
 }

@@ -1,15 +1,10 @@
 /** EROFS metadata images: writer and reader of the on-disk format; knows no OCI. */
 export {
-  DEVICES_MAX,
-  direntTypeOf,
   EROFS_BLOCK_BYTES,
   FILE_TYPE,
   FILE_TYPE_MASK,
   IMAGE_BYTES_MAX,
-  INLINE_DATA_BYTES_MAX,
   isDirectoryMode,
-  NAME_BYTES_MAX,
-  SYMLINK_BYTES_MAX,
 } from "./format.ts";
 export type { ErofsDirent } from "./parse-directory.ts";
 export type { ErofsInode } from "./parse-inode.ts";

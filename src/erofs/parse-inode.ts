@@ -74,6 +74,7 @@ export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsIno
   const inodeBytes = isExtended ? EXTENDED_INODE_BYTES : COMPACT_INODE_BYTES;
   const fields = isExtended ? extendedFields(bytes) : compactFields(bytes, superblock);
   if (fields.mtimeNsec > 999_999_999) throw dataLoss(`inode ${nid} has a malformed time`);
+  if (fields.size < 0) throw dataLoss(`inode ${nid} has ${fields.size} bytes`);
   return {
     nid,
     mode,

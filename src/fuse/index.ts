@@ -1,15 +1,5 @@
 /** FUSE sessions: our own inode-based interface on top of fuse-native. */
-export {
-  EBADF,
-  EINVAL,
-  EIO,
-  EISDIR,
-  ENODATA,
-  ENOENT,
-  ENOTDIR,
-  EROFS,
-  Errno,
-} from "./errno.ts";
+export { EBADF, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, EROFS, Errno } from "./errno.ts";
 export type {
   Awaitable,
   FuseAttributes,

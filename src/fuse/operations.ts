@@ -128,8 +128,8 @@ function chain<T, U>(reply: Reply<T>, next: (value: T) => Reply<U>): Reply<U> {
 
 /** File handles are 31-bit and 0 means "none" to fuse-native: numbers are used again. */
 class HandleTable {
-  #files = new Map<number, FuseFile>();
-  #free: number[] = [];
+  readonly #files = new Map<number, FuseFile>();
+  readonly #free: number[] = [];
   #next = 1;
 
   get size(): number {

@@ -21,7 +21,7 @@ export function textOfBytes(bytes: string): string {
 export class PathResolver {
   readonly #fileSystem: FuseFileSystem;
   /** In order of last use, oldest first. */
-  #inodes = new Map<string, number>();
+  readonly #inodes = new Map<string, number>();
 
   constructor(fileSystem: FuseFileSystem) {
     this.#fileSystem = fileSystem;

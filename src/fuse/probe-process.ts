@@ -8,7 +8,13 @@ import { parseArgs } from "node:util";
 import { errorMessage } from "../base/errors.ts";
 import { silentLogger } from "../base/log.ts";
 import { EIO, EISDIR, ENOENT } from "./errno.ts";
-import type { FuseAttributes, FuseDirEntry, FuseFile, FuseFileSystem, Reply } from "./file-system.ts";
+import type {
+  FuseAttributes,
+  FuseDirEntry,
+  FuseFile,
+  FuseFileSystem,
+  Reply,
+} from "./file-system.ts";
 import { FuseSession } from "./session.ts";
 
 /** What the parent sends. A `clear` answers the stalled reads with data. */
@@ -67,8 +73,7 @@ class ProbeFileSystem implements FuseFileSystem {
   #read(buffer: Buffer, offset: number): Reply<number> {
     const length = Math.max(Math.min(buffer.length, this.#size - offset), 0);
     const order = this.#order;
-    const isHit =
-      order.kind !== "clear" && offset < order.end && offset + length > order.start;
+    const isHit = order.kind !== "clear" && offset < order.end && offset + length > order.start;
     if (isHit && order.kind === "fail") return EIO;
     const answer = (): number => {
       fillPattern(buffer.subarray(0, length), offset);

@@ -127,7 +127,7 @@ export class FuseSession implements AsyncDisposable {
     const opened = new Promise<void>((resolve, reject) => {
       native.open((error) => {
         if (error === null || error === undefined) resolve();
-        else reject(error instanceof Error ? error : new Error(String(error as string)));
+        else reject(error instanceof Error ? error : new Error("fuse-native failed"));
       });
     });
     try {

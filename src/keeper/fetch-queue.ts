@@ -46,9 +46,9 @@ export class FetchQueue {
   readonly #clock: Clock;
   readonly #log: Logger;
   #link: FetchLink | undefined;
-  #waiting = new Set<WaitingFetch>();
+  readonly #waiting = new Set<WaitingFetch>();
   /** Those of `#waiting` that are to be sent as soon as there is a link and room. */
-  #unsent = new Set<WaitingFetch>();
+  readonly #unsent = new Set<WaitingFetch>();
   #inFlight = 0;
 
   constructor(options: { readonly clock: Clock; readonly log: Logger }) {
@@ -87,7 +87,7 @@ export class FetchQueue {
     if (this.#waiting.size >= WAITING_READS_MAX) {
       throw new DaemonError("resource-exhausted", `over ${WAITING_READS_MAX} reads are waiting`);
     }
-    return await new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       const fetch: WaitingFetch = {
         layer,
         range,

@@ -61,8 +61,8 @@ export class Keeper implements AsyncDisposable {
   readonly #queue: FetchQueue;
   readonly #touched = new TouchedLog();
   readonly #counters: ReadCounters = { reads: 0, readsPresent: 0, readsMissed: 0, bytes: 0 };
-  #layers = new Map<string, ServedLayer>();
-  #trees = new Map<string, ServedTree>();
+  readonly #layers = new Map<string, ServedLayer>();
+  readonly #trees = new Map<string, ServedTree>();
   #treesBusy: Promise<void> = Promise.resolve();
   #cancelLeaving: (() => void) | undefined;
   #cancelReport: (() => void) | undefined;
@@ -80,7 +80,7 @@ export class Keeper implements AsyncDisposable {
         if (this.#queue.link !== context.connection) {
           throw new DaemonError("failed-precondition", "another image service has taken over");
         }
-        return await handle(request);
+        return handle(request);
       };
     return {
       "Keeper.Hello": (_request, context) => Promise.resolve(this.#hello(context.connection)),
@@ -98,8 +98,7 @@ export class Keeper implements AsyncDisposable {
         await this.#layers.get(layer)?.device.drop(ranges);
         return {};
       }),
-      "Keeper.Stats": () =>
-        Promise.resolve({ ...this.#counters, waiting: this.#queue.size }),
+      "Keeper.Stats": () => Promise.resolve({ ...this.#counters, waiting: this.#queue.size }),
       "Keeper.Shutdown": async (request) => ({
         remaining: await this.shutdown({ force: parseForce(request) }),
       }),

@@ -54,7 +54,7 @@ export class LayerDevice implements AsyncDisposable {
   /** What will be present once the file of a new `serve` is open. */
   #incoming: RangeSet | undefined;
   #opening: Promise<void> | undefined;
-  #active = new Set<ActiveRead>();
+  readonly #active = new Set<ActiveRead>();
   /** Changes whenever something may have left `#present`. */
   #dropEpoch = 0;
   #isClosed = false;
@@ -160,7 +160,7 @@ export class LayerDevice implements AsyncDisposable {
     touched.note(layer, offset, end);
     let isMissed = false;
     let rounds = 0;
-    for (let cursor = offset; cursor < end; ) {
+    for (let cursor = offset; cursor < end;) {
       while (this.#opening !== undefined) await this.#opening.catch(() => undefined);
       const missing = this.#present.missing({ start: cursor, end })[0];
       const target = buffer.subarray(cursor - offset);
@@ -188,7 +188,11 @@ export class LayerDevice implements AsyncDisposable {
     const end = start + bytes;
     const done = await this.#pread(target, start, bytes);
     if (done < bytes) {
-      this.#options.log.error("decoded-file-short", { path: this.#service.decodedPath, start, end });
+      this.#options.log.error("decoded-file-short", {
+        path: this.#service.decodedPath,
+        start,
+        end,
+      });
       this.#present.remove({ start: start + done, end });
       return false;
     }
@@ -244,7 +248,7 @@ async function readOnce(
   length: number,
   position: number,
 ): Promise<number> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     read(fd, target, at, length, position, (error, bytes) => {
       if (error === null) resolve(bytes);
       else reject(error);

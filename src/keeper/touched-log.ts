@@ -7,7 +7,7 @@ export const TOUCH_UNIT_BYTES = 256 * 1024;
 export const TOUCHED_UNITS_MAX = 65_536;
 
 export class TouchedLog {
-  #layers = new Map<string, Set<number>>();
+  readonly #layers = new Map<string, Set<number>>();
   #units = 0;
 
   note(layer: string, start: number, end: number): void {

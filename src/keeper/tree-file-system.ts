@@ -1,9 +1,15 @@
 /** fuse mode: a merged EROFS metadata image as a whole file system, its data from the layers. */
 import { open } from "node:fs/promises";
 import { DaemonError } from "../base/errors.ts";
-import { ErofsReader, FILE_TYPE, FILE_TYPE_MASK, IMAGE_BYTES_MAX, piecesOf } from "../erofs/index.ts";
+import {
+  ErofsReader,
+  FILE_TYPE,
+  FILE_TYPE_MASK,
+  IMAGE_BYTES_MAX,
+  piecesOf,
+} from "../erofs/index.ts";
 import type { ErofsData } from "../erofs/index.ts";
-import { Errno, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR } from "../fuse/index.ts";
+import { EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR } from "../fuse/index.ts";
 import type {
   FuseAttributes,
   FuseDirEntry,
@@ -11,6 +17,7 @@ import type {
   FuseFileSystem,
   FuseStatfs,
   Reply,
+  Errno,
 } from "../fuse/index.ts";
 
 /** The part of a layer device that is needed here. */

@@ -1,4 +1,4 @@
-/** The image config: which changesets make the root, in which order. Source: image-spec config.md. */
+/** The image config: which changesets make the root. Source: OCI image-spec v1.1, config.md. */
 import { DaemonError } from "../base/errors.ts";
 import { tryParseDigest, parseDiffId } from "./digest.ts";
 import type { DiffId } from "./digest.ts";

@@ -16,7 +16,7 @@ export const MEDIA_TYPE_CHARS_MAX = 255;
 export const BLOB_BYTES_MAX = 4 * 1024 ** 4;
 /** Characters of a reference's text as given by a user or a label. */
 export const REFERENCE_CHARS_MAX = 1024;
-/** Characters of domain, slash and repository. Source: distribution/reference, NameTotalLengthMax. */
+/** Characters of domain and repository. Source: distribution/reference, NameTotalLengthMax. */
 export const NAME_CHARS_MAX = 255;
 /** An index may point to an index; deeper nesting than this is refused. */
 export const INDEX_DEPTH_MAX = 3;

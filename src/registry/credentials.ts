@@ -36,6 +36,14 @@ interface HelperDeps {
 /** What helpers print on stdout when they know nothing of the host. */
 const NOT_FOUND_ANSWER = "credentials not found";
 
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch (error) {
+    if (systemErrorName(error) !== "ESRCH") throw error;
+  }
+}
+
 /**
  * Runs `docker-credential-NAME get` with the host on stdin. Undefined when it has none.
  * Its output goes into no message: it may hold the secret.
@@ -52,12 +60,15 @@ export async function runCredentialHelper(
     env: { ...deps.environment },
     stdio: ["pipe", "pipe", "ignore"],
     cwd: "/",
+    // Its own process group: a helper is often a script whose children must end with it.
+    detached: true,
   });
   const pieces: Buffer[] = [];
   let bytes = 0;
   const timeout = new AbortController();
   const kill = (): void => {
-    child.kill("SIGKILL");
+    if (child.pid !== undefined && child.exitCode === null) killGroup(child.pid);
+    child.stdout.destroy();
   };
   const cancelTimer = deps.clock.timer(HELPER_TIMEOUT_MS, () => {
     timeout.abort();

@@ -85,7 +85,7 @@ export function basicHeader(username: string, password: string): string {
   return `Basic ${Buffer.from(`${username}:${password}`, "utf8").toString("base64")}`;
 }
 
-/** Throws `unauthenticated` or `permission-denied` when refused, `unavailable` when it cannot tell. */
+/** Throws `unauthenticated` or `permission-denied` when refused, `unavailable` when it may pass. */
 export async function fetchToken(
   request: TokenRequest,
   deps: { readonly transport: TransportPool; readonly clock: Clock },

@@ -2,8 +2,13 @@
 import { DaemonError, systemErrorName } from "../base/errors.ts";
 
 /** Nothing is changed by trying again: a person must fix a certificate or a setting. */
-const CERTIFICATE_CODE =
-  /^(CERT_|ERR_TLS_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|ERR_OSSL_|ERR_SSL_.*(CERTIFICATE|UNKNOWN_CA))/;
+const CERTIFICATE_CODES: readonly RegExp[] = [
+  /^(CERT_|ERR_TLS_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_CA|ERR_OSSL_)/,
+  /^ERR_SSL_.*(CERTIFICATE|UNKNOWN_CA)/,
+];
+
+/** Our own wrong use of a library: no other try helps, and the cause must be seen. */
+const MISTAKE_CODE = /^(UND_ERR_INVALID_|UND_ERR_NOT_SUPPORTED|ERR_INVALID_|ERR_OUT_OF_RANGE)/;
 
 const REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "refused the connection",
@@ -41,8 +46,11 @@ function codeOf(error: unknown): string | undefined {
  */
 export function transportError(error: unknown, url: URL): DaemonError {
   if (error instanceof DaemonError) return error;
-  const code = codeOf(error) ?? "unknown error";
-  if (CERTIFICATE_CODE.test(code)) {
+  const code = codeOf(error);
+  if (code === undefined || MISTAKE_CODE.test(code)) {
+    return new DaemonError("internal", `request to ${url.origin} failed`, { cause: error });
+  }
+  if (CERTIFICATE_CODES.some((pattern) => pattern.test(code))) {
     return new DaemonError(
       "failed-precondition",
       `the certificate of ${url.origin} is not trusted or not usable (${code})`,

@@ -118,7 +118,7 @@ function ignoreLateError(): void {
   // A body that nobody reads any more may still be told that its connection broke.
 }
 
-/** Where Go looks, so that a CA known to containerd is known here. Source: crypto/x509/root_linux.go. */
+/** Where Go looks (crypto/x509/root_linux.go): a CA known to containerd is known here. */
 const SYSTEM_CA_FILES: readonly string[] = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/tls/certs/ca-bundle.crt",
@@ -248,7 +248,8 @@ export class TransportPool implements AsyncDisposable {
     if (settings.proxy === undefined) {
       return { dispatcher: new Agent({ ...common, connect }), request };
     }
-    const { default: ProxyAgent } = await import("undici/lib/dispatcher/proxy-agent.js");
+    // The whole of undici: its proxies need what only its index puts together.
+    const { ProxyAgent } = await import("undici");
     // `proxyTunnel: false`: plain HTTP goes through the proxy as a request, as everywhere.
     const options = { ...common, uri: settings.proxy, requestTls: connect, proxyTunnel: false };
     return { dispatcher: new ProxyAgent(options), request };

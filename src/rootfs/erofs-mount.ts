@@ -52,7 +52,10 @@ export async function mountErofsLoops(request: ErofsMount): Promise<void> {
     // A layer may come twice in a chain, but a block device opens once for a mount.
     const loops: LoopDevice[] = [];
     for (const path of request.devicePaths) loops.push(scope.use(await attachLoop(path)));
-    const options = parameters({ ...request, directIo: false }, loops.map((loop) => loop.path));
+    const options = parameters(
+      { ...request, directIo: false },
+      loops.map((loop) => loop.path),
+    );
     await mountFrom(metadata.path, request.target, options);
   } finally {
     await scope[Symbol.asyncDispose]();

@@ -21,6 +21,8 @@ export const RECONNECT_MS_MIN = 20;
 export const RECONNECT_MS_MAX = 1000;
 /** Layers told to the keeper at once after a reconnect. */
 const RESERVE_PARALLEL = 8;
+/** Ranges in one message; what is beyond them is asked for again, or told in further messages. */
+const RANGES_MAX = 65_536;
 /** A data device is padded to whole EROFS blocks. */
 export const DEVICE_BLOCK_BYTES = 512;
 
@@ -49,9 +51,7 @@ export interface ServedTree {
 }
 
 /** Either the range is in the decoded file now, or here are exactly its bytes (not kept). */
-export type FetchReply =
-  | { readonly present: readonly ByteRange[] }
-  | { readonly data: Uint8Array };
+export type FetchReply = { readonly present: readonly ByteRange[] } | { readonly data: Uint8Array };
 
 export interface KeeperClientOptions {
   readonly socketPath: string;
@@ -72,14 +72,14 @@ export class KeeperClient implements AsyncDisposable {
   /** The last keeper's process is gone: nothing that it believed matters any more. */
   #isKeeperDead = false;
   /** Wanted: served again after every reconnect. */
-  #layers = new Map<string, ServedLayer>();
-  #trees = new Map<string, ServedTree>();
+  readonly #layers = new Map<string, ServedLayer>();
+  readonly #trees = new Map<string, ServedTree>();
   /** Mountpoints of what the keeper serves, this process' wish or an earlier one's. */
   #servedLayers = new Map<string, string>();
   #servedTrees = new Map<string, string>();
-  #connectWaiters = new Set<(connection: ControlConnection) => void>();
-  #deathWaiters = new Set<() => void>();
-  #resetListeners = new Set<() => Promise<void>>();
+  readonly #connectWaiters = new Set<(connection: ControlConnection) => void>();
+  readonly #deathWaiters = new Set<() => void>();
+  readonly #resetListeners = new Set<() => Promise<void>>();
 
   /** Starts to connect at once. */
   constructor(options: KeeperClientOptions) {
@@ -163,11 +163,11 @@ export class KeeperClient implements AsyncDisposable {
     const connection = this.#connection;
     if (connection === undefined || connection.isClosed || ranges.length === 0) return;
     const options = { signal: this.#controller.signal };
-    connection.call("Keeper.Present", { layer: layerId, ranges }, options).catch(
-      (error: unknown) => {
+    connection
+      .call("Keeper.Present", { layer: layerId, ranges: ranges.slice(0, RANGES_MAX) }, options)
+      .catch((error: unknown) => {
         this.#options.log.debug("present-not-told", { layerId, err: error });
-      },
-    );
+      });
   }
 
   /**
@@ -186,10 +186,10 @@ export class KeeperClient implements AsyncDisposable {
     });
     try {
       const signal = AbortSignal.any([wait.signal, done.signal]);
-      await Promise.race([
-        this.#call("Keeper.Drop", () => ({ layer: layerId, ranges }), { signal }),
-        death,
-      ]);
+      for (let at = 0; at < ranges.length; at += RANGES_MAX) {
+        const request = { layer: layerId, ranges: ranges.slice(at, at + RANGES_MAX) };
+        await Promise.race([this.#call("Keeper.Drop", () => request, { signal }), death]);
+      }
     } finally {
       if (onDeath !== undefined) this.#deathWaiters.delete(onDeath);
       done.abort(new DaemonError("canceled", "the keeper is gone"));
@@ -225,7 +225,7 @@ export class KeeperClient implements AsyncDisposable {
       size: Math.ceil(layer.tarBytes / DEVICE_BLOCK_BYTES) * DEVICE_BLOCK_BYTES,
       tarBytes: layer.tarBytes,
       decodedPath: layer.decodedPath,
-      present: [...RangeSet.of(layer.present())],
+      present: [...RangeSet.of(layer.present())].slice(0, RANGES_MAX),
       readWaitMs: this.#options.readWaitMs,
     };
   }
@@ -273,7 +273,7 @@ export class KeeperClient implements AsyncDisposable {
     const { signal } = this.#controller;
     const { socketPath, clock, log } = this.#options;
     let delayMs = RECONNECT_MS_MIN;
-    while (!signal.aborted) {
+    while (!this.#isClosing()) {
       try {
         const connection = await connectControl(socketPath, this.#handlers(), { signal });
         try {
@@ -284,14 +284,18 @@ export class KeeperClient implements AsyncDisposable {
           this.#connection = undefined;
           await connection[Symbol.asyncDispose]();
         }
-        if (!signal.aborted) log.warn("keeper-lost", { pid: this.#hello?.pid ?? 0 });
+        if (!this.#isClosing()) log.warn("keeper-lost", { pid: this.#hello?.pid ?? 0 });
       } catch (error) {
-        if (!signal.aborted) log.debug("keeper-not-reached", { err: error });
+        if (!this.#isClosing()) log.debug("keeper-not-reached", { err: error });
       }
       this.#noteDeath();
       await clock.sleep(delayMs, { signal }).catch(() => undefined);
       delayMs = Math.min(delayMs * 2, RECONNECT_MS_MAX);
     }
+  }
+
+  #isClosing(): boolean {
+    return this.#controller.signal.aborted;
   }
 
   async #establish(connection: ControlConnection): Promise<void> {

@@ -78,7 +78,10 @@ export function parseRemaining(value: unknown): number {
   return count(object(value)["remaining"], "remaining");
 }
 
-export function parseFetch(value: unknown): { readonly layerId: string; readonly range: ByteRange } {
+export function parseFetch(value: unknown): {
+  readonly layerId: string;
+  readonly range: ByteRange;
+} {
   const message = object(value);
   const start = count(message["start"], "start");
   const end = count(message["end"], "end");

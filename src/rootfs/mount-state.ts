@@ -41,7 +41,8 @@ function parseChain(value: unknown): MountedChain | undefined {
   const chain = value as Partial<Record<keyof MountedChain, unknown>>;
   const { chainId, path, mode, metadataPath, device, layers } = chain;
   const known = MOUNT_MODES.find((one) => one === mode);
-  if (!isText(chainId) || !isText(path) || !isText(metadataPath) || !isText(device)) return undefined;
+  if (!isText(chainId) || !isText(path) || !isText(metadataPath) || !isText(device))
+    return undefined;
   if (known === undefined || !Array.isArray(layers)) return undefined;
   const parsed: MountedLayer[] = [];
   for (const layer of layers as Partial<MountedLayer>[]) {
@@ -89,7 +90,11 @@ export async function readMountState(path: string): Promise<MountState> {
 /** Whole or not at all; the folder does not outlive a reboot, so nothing is synced. */
 export async function writeMountState(path: string, state: MountState): Promise<void> {
   const { layers, chains } = state;
-  const text = JSON.stringify({ version: STATE_VERSION, layers: Object.fromEntries(layers), chains });
+  const text = JSON.stringify({
+    version: STATE_VERSION,
+    layers: Object.fromEntries(layers),
+    chains,
+  });
   await writeFile(`${path}.new`, text, { mode: 0o600 });
   await rename(`${path}.new`, path);
 }

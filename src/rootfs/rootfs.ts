@@ -82,10 +82,10 @@ export class Rootfs implements AsyncDisposable {
   readonly #options: RootfsOptions;
   readonly #statePath: string;
   readonly #turns = new Semaphore(OPERATIONS_PARALLEL, { queueMax: OPERATIONS_WAITING_MAX });
-  #chains = new Map<string, MountedChain>();
+  readonly #chains = new Map<string, MountedChain>();
   #layerNumbers = new Map<string, number>();
   /** As last given: what a remount after the keeper's death needs. */
-  #sources = new Map<string, ChainLayer>();
+  readonly #sources = new Map<string, ChainLayer>();
   readonly #stopListening: () => void;
 
   private constructor(options: RootfsOptions) {
@@ -129,19 +129,19 @@ export class Rootfs implements AsyncDisposable {
       throw new DaemonError("invalid-argument", `a chain of ${chain.layers.length} layers`);
     }
     const target = chain.target === undefined ? undefined : await prepareTarget(chain.target);
-    return await this.#turns.run(wait, () => this.#mountChain({ ...chain, target }, wait));
+    return this.#turns.run(wait, () => this.#mountChain({ ...chain, target }, wait));
   }
 
   async #mountChain(chain: ChainMount, wait: Wait): Promise<MountedPath> {
     const { keeper, log } = this.#options;
     const key = keyOf(chain.chainId, chain.target);
     await keeper.connected(wait);
+    this.#adoptNumbers();
     const known = this.#chains.get(key);
     if (known !== undefined) {
       const health = await this.#health(known);
       if (health === "alive") {
-        const unknown = chain.layers.filter((layer) => !this.#sources.has(layer.layerId));
-        await this.#serveLayers(unknown, known.mode, wait);
+        await this.#serveLayers(chain.layers, known.mode, wait);
         return { path: known.path, mode: known.mode };
       }
       log.info("chain-mount-replaced", { chainId: chain.chainId, path: known.path, health });
@@ -189,11 +189,7 @@ export class Rootfs implements AsyncDisposable {
     await this.#save();
   }
 
-  async #serveLayers(
-    layers: readonly ChainLayer[],
-    mode: MountMode,
-    wait: Wait,
-  ): Promise<void> {
+  async #serveLayers(layers: readonly ChainLayer[], mode: MountMode, wait: Wait): Promise<void> {
     const unique = new Map(layers.map((layer) => [layer.layerId, layer]));
     const isNew = [...unique.keys()].some((layerId) => !this.#layerNumbers.has(layerId));
     for (const layerId of unique.keys()) this.#layerPath(layerId);
@@ -219,6 +215,19 @@ export class Rootfs implements AsyncDisposable {
       this.#layerNumbers.set(layerId, number);
     }
     return join(this.#options.stateDir, "l", String(number));
+  }
+
+  /** Where the keeper serves a layer already, it stays, even if our own books were lost. */
+  #adoptNumbers(): void {
+    const prefix = `${this.#options.stateDir}/l/`;
+    for (const [layerId, mountpoint] of this.#options.keeper.servedLayers) {
+      const number = Number(mountpoint.slice(prefix.length));
+      if (!mountpoint.startsWith(prefix) || !Number.isSafeInteger(number)) continue;
+      for (const [other, taken] of this.#layerNumbers) {
+        if (taken === number && other !== layerId) this.#layerNumbers.delete(other);
+      }
+      this.#layerNumbers.set(layerId, number);
+    }
   }
 
   #freeChainPath(): string {
@@ -289,7 +298,7 @@ export class Rootfs implements AsyncDisposable {
     chainId: string,
     options: Wait & { readonly target?: string | undefined },
   ): Promise<boolean> {
-    return await this.#turns.run(options, async () => {
+    return this.#turns.run(options, async () => {
       const key = keyOf(chainId, options.target);
       const chain = this.#chains.get(key);
       if (chain === undefined) return true;
@@ -302,7 +311,8 @@ export class Rootfs implements AsyncDisposable {
 
   /** Answers how many mounts remain, chains and layers. */
   async unmountAll(options: Wait & { readonly unusedOnly: boolean }): Promise<number> {
-    return await this.#turns.run(options, async () => {
+    return this.#turns.run(options, async () => {
+      this.#adoptNumbers();
       for (const [key, chain] of [...this.#chains]) {
         await this.#unmountChain(key, chain, { ...options, force: !options.unusedOnly });
       }

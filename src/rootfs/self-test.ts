@@ -186,7 +186,7 @@ async function checkRead(
 ): Promise<"right" | "wrong" | "error"> {
   const buffer = Buffer.alloc(length);
   try {
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const { bytesRead } = await file.read(buffer, done, length - done, offset + done);
       if (bytesRead === 0) return "error";
       done += bytesRead;

@@ -64,11 +64,14 @@ export interface LogEvent {
   readonly event: string;
 }
 
+/** `log.info("event"`, or one of two: `log.info(isDone ? "event" : "other"`. */
+const LOG_PATTERN = /\.(error|warn|info|debug)\(\s*(?:[\w.]+ \? "([a-z0-9-]+)" : )?"([a-z0-9-]+)"/g;
+
 /** Events that the sources log, with a constant name as the log's rules want it. */
 export function logEventsOf(files: readonly SourceFile[]): LogEvent[] {
   const events = files.flatMap(({ text }) =>
-    [...text.matchAll(/\.(error|warn|info|debug)\(\s*"([a-z0-9-]+)"/g)].map(
-      ([, level = "", event = ""]) => ({ level, event }),
+    [...text.matchAll(LOG_PATTERN)].flatMap(([, level = "", ...names]) =>
+      names.flatMap((event: string | undefined) => (event === undefined ? [] : [{ level, event }])),
     ),
   );
   return [...new Map(events.map((one) => [`${one.level} ${one.event}`, one])).values()];

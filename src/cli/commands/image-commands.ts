@@ -13,6 +13,7 @@ import type {
   PlaceOptions,
   PlatformOptions,
 } from "../command-context.ts";
+import { CliError } from "../cli-error.ts";
 import type { MapProgress } from "../daemon-api.ts";
 import {
   formatBytes,
@@ -131,14 +132,23 @@ type RunFill = (
 async function fetchAll(context: CommandContext, run: RunFill): Promise<void> {
   const display = new ProgressDisplay(context.terminal.progress, context.clock);
   try {
-    const { totalBytes } = await run(context.signal, (progress) => {
+    const { doneBytes, totalBytes } = await run(context.signal, (progress) => {
       display.update({ label: "fetching", ...progress });
     });
     display.finish();
+    if (doneBytes < totalBytes) throw noRoom(doneBytes, totalBytes);
     context.terminal.print(`complete: ${formatBytes(totalBytes)}, no registry needed any more`);
   } finally {
     display.finish();
   }
+}
+
+/** The daemon ends a fill early for one reason only: the cache takes no more. */
+function noRoom(doneBytes: number, totalBytes: number): CliError {
+  const amount = `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`;
+  return new CliError("resource-exhausted", `the cache holds only ${amount} of the image`, {
+    hint: "raise cache.quota_bytes, or make room on the disk (cache.min_free_bytes)",
+  });
 }
 
 /** The first sign of progress means that the daemon has taken it on. */

@@ -53,17 +53,19 @@ async function mount(
   const { terminal, signal } = context;
   const { root, state } = await loadPlace(context, options);
   const display = new ProgressDisplay(terminal.progress, context.clock);
-  const request = { ...what, mode: options.mode, platform: options.platform, root, state };
+  const { mode, platform, config: configFile } = options;
+  const request = { ...what, mode, platform, root, state, configFile };
   try {
     const summary = await context.api.runMount(request, {
       signal,
       onProgress: (progress) => {
         display.update(mapProgressState(progress));
       },
-      onMounted: ({ mode, modeReason, files }) => {
+      onMounted: (mounted) => {
+        const { modeReason, files } = mounted;
         display.finish();
         const size = `${formatCount(files)} files`;
-        terminal.notice(`mounted at ${what.target}: ${size}, ${mode} mode (${modeReason})`);
+        terminal.notice(`mounted at ${what.target}: ${size}, ${mounted.mode} mode (${modeReason})`);
         terminal.notice("ctrl-C unmounts it");
       },
     });

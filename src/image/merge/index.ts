@@ -4,6 +4,7 @@ export {
   MERGE_DEPTH_MAX,
   MERGE_ITEMS_MAX,
   MERGE_LAYERS_MAX,
+  MERGE_LOOKUPS_MAX,
   MERGE_XATTR_BYTES_MAX,
   mergeLayers,
 } from "./merge.ts";

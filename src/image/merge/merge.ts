@@ -34,8 +34,12 @@ import { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, isOpaque, isWhiteout, shownXattrs 
 
 /** overlayfs takes no more lower layers (`OVL_MAX_STACK`). */
 export const MERGE_LAYERS_MAX = 500;
-/** Names, extents and xattrs of all layers together: what a hostile map may make us hold. */
-export const MERGE_ITEMS_MAX = 16_000_000;
+/** Names, extents and xattrs of all layers together: what we hold in memory at once. */
+export const MERGE_ITEMS_MAX = 8_000_000;
+/** No item takes less of an image than the id of a shared xattr; so many must be made up. */
+const ITEM_BYTES_MIN = 4;
+/** Searches for the attributes of directories that a layer only names. */
+export const MERGE_LOOKUPS_MAX = 16_000_000;
 /** Half of PATH_MAX: deeper trees cannot be unpacked, nor their files opened by a path. */
 export const MERGE_DEPTH_MAX = 2048;
 /** Values of xattrs of all layers together. */
@@ -49,7 +53,8 @@ export function mergeLayers(layers: readonly ErofsReader[]): Buffer {
   if (layers.length === 0 || layers.length > MERGE_LAYERS_MAX) {
     throw new DaemonError("invalid-argument", `${layers.length} layers to merge`);
   }
-  const budget = new Budget();
+  const imageBytes = layers.reduce((sum, reader) => sum + reader.superblock.imageBytes, 0);
+  const budget = new Budget(imageBytes);
   const sources = layers.map((reader, index) => new LayerSource(reader, index, budget));
   const devices = sources.map((source) => ({ bytes: source.deviceBytes }));
   try {
@@ -62,13 +67,25 @@ export function mergeLayers(layers: readonly ErofsReader[]): Buffer {
 }
 
 class Budget {
-  #items = MERGE_ITEMS_MAX;
+  #items: number;
+  #lookups = MERGE_LOOKUPS_MAX;
   #xattrBytes = MERGE_XATTR_BYTES_MAX;
+
+  constructor(imageBytes: number) {
+    this.#items = Math.min(MERGE_ITEMS_MAX, imageBytes / ITEM_BYTES_MIN);
+  }
 
   takeItems(count: number): void {
     this.#items -= count;
     if (this.#items < 0) {
-      throw new DaemonError("data-loss", `layers hold more than ${MERGE_ITEMS_MAX} items`);
+      throw new DaemonError("data-loss", "layers hold more items than they have room for");
+    }
+  }
+
+  takeLookup(): void {
+    this.#lookups -= 1;
+    if (this.#lookups < 0) {
+      throw new DaemonError("data-loss", `layers need more than ${MERGE_LOOKUPS_MAX} searches`);
     }
   }
 
@@ -133,7 +150,7 @@ class LayerSource {
   }
 
   lookup(directory: ErofsInode, name: string): ErofsInode | undefined {
-    this.#budget.takeItems(1);
+    this.#budget.takeLookup();
     const nid = this.reader.lookup(directory, name);
     return nid === undefined ? undefined : this.reader.inode(nid);
   }

@@ -1,8 +1,8 @@
 /** How a blob is compressed, told from its first bytes: media types lie. */
 import type { LayerCompression } from "../../oci/index.ts";
 
-/** Enough for every magic. */
-export const SNIFF_BYTES = 8;
+/** A skippable frame with its length. */
+const SKIPPABLE_HEADER_BYTES = 8;
 
 /** Source: containerd pkg/archive/compression, DetectCompression. */
 export function detectCompression(start: Uint8Array): LayerCompression {
@@ -12,5 +12,5 @@ export function detectCompression(start: Uint8Array): LayerCompression {
   const magic = bytes.readUInt32LE(0);
   if (magic === 0xfd2fb528) return "zstd";
   const isSkippable = (magic & 0xfffffff0) >>> 0 === 0x184d2a50;
-  return isSkippable && bytes.length >= SNIFF_BYTES ? "zstd" : "none";
+  return isSkippable && bytes.length >= SKIPPABLE_HEADER_BYTES ? "zstd" : "none";
 }

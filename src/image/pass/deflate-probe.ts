@@ -5,6 +5,10 @@
  * matches, so a single match is it. A wrong one is refuted by its header or first few symbols,
  * which makes this far cheaper than eight inflaters. Source: RFC 1951; the decoder follows
  * Mark Adler's puff.
+ *
+ * Stored blocks begin at whole bytes, so several bits may mean the same; if these disagree about
+ * being the last block there is no answer, and the border is not used (three of four borders
+ * between stored blocks of random data).
  */
 
 /** What zlib did after a block border, all inside one gzip member. */

@@ -14,7 +14,7 @@ import {
   GZIP_HEADER_BYTES_MAX,
   GZIP_TRAILER_BYTES,
   gzipHeaderLength,
-} from "../../block/codecs/index.ts";
+} from "../../block/index.ts";
 import type { BlobPass } from "./blob-pass.ts";
 import type { BlockCutter } from "./block-cutter.ts";
 import { probeStartBits } from "./deflate-probe.ts";

@@ -19,10 +19,16 @@ import { TarParser } from "../tar/parser.ts";
 import { TreeBuilder, type TreeCounts } from "../tree/tree-builder.ts";
 import type { BlobPass } from "./blob-pass.ts";
 import { BlockCutter, type CutBlock } from "./block-cutter.ts";
-import { detectCompression, SNIFF_BYTES } from "./compression.ts";
+import { detectCompression } from "./compression.ts";
 import { GzipPass } from "./gzip-pass.ts";
 import { PlainPass } from "./plain-pass.ts";
 import { ZstdPass } from "./zstd-pass.ts";
+
+/**
+ * The blob is decoded in pieces of exactly this size, however it arrives: where the pieces end
+ * decides which block borders are seen, and equal layers must give equal maps.
+ */
+const PIECE_BYTES = 256 * 1024;
 
 export interface LayerPassSink {
   /** Tar bytes in order; valid until the call (or its promise) returns. */
@@ -94,7 +100,8 @@ class LayerPass {
   });
   readonly #blobHash = createHash("sha256");
   readonly #tarHash = createHash("sha256");
-  #sniffed: Buffer = Buffer.alloc(0);
+  readonly #piece = Buffer.allocUnsafe(PIECE_BYTES);
+  #pieceLength = 0;
   #blobPass: BlobPass | undefined;
   #blobBytes = 0;
   #tarBytes = 0;
@@ -109,13 +116,14 @@ class LayerPass {
     if (this.#blobBytes > this.#options.blobBytes) {
       throw new DaemonError("data-loss", `blob is longer than ${this.#options.blobBytes} bytes`);
     }
-    this.#blobHash.update(chunk);
-    if (this.#blobPass !== undefined) {
-      await this.#decode(this.#blobPass.push(chunk));
-      return;
+    let position = 0;
+    while (position < chunk.length) {
+      const taken = Math.min(PIECE_BYTES - this.#pieceLength, chunk.length - position);
+      this.#piece.set(chunk.subarray(position, position + taken), this.#pieceLength);
+      this.#pieceLength += taken;
+      position += taken;
+      if (this.#pieceLength === PIECE_BYTES) await this.#pushPiece();
     }
-    this.#sniffed = Buffer.concat([this.#sniffed, chunk]);
-    if (this.#sniffed.length >= SNIFF_BYTES) await this.#start();
   }
 
   async finish(): Promise<LayerPassResult> {
@@ -123,7 +131,7 @@ class LayerPass {
       const message = `blob of ${this.#blobBytes} bytes, not ${this.#options.blobBytes}`;
       throw new DaemonError("data-loss", message);
     }
-    const blobPass = this.#blobPass ?? (await this.#start());
+    const blobPass = await this.#pushPiece();
     await this.#decode(blobPass.finish());
     this.#parser.finish();
     this.#report();
@@ -143,16 +151,17 @@ class LayerPass {
     this.#blobPass?.close();
   }
 
-  async #start(): Promise<BlobPass> {
-    const blobPass = this.#openBlobPass();
-    this.#blobPass = blobPass;
-    await this.#decode(blobPass.push(this.#sniffed));
-    this.#sniffed = Buffer.alloc(0);
-    return blobPass;
+  async #pushPiece(): Promise<BlobPass> {
+    const piece = this.#piece.subarray(0, this.#pieceLength);
+    this.#pieceLength = 0;
+    this.#blobPass ??= this.#openBlobPass(piece);
+    this.#blobHash.update(piece);
+    await this.#decode(this.#blobPass.push(piece));
+    return this.#blobPass;
   }
 
-  #openBlobPass(): BlobPass {
-    switch (detectCompression(this.#sniffed)) {
+  #openBlobPass(start: Uint8Array): BlobPass {
+    switch (detectCompression(start)) {
       case "gzip":
         return new GzipPass(this.#cutter);
       case "zstd":

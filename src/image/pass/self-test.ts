@@ -4,12 +4,12 @@
  */
 import { gzipSync } from "node:zlib";
 import { DaemonError, withContext } from "../../base/errors.ts";
-import { decodeBlock } from "../../block/codecs/index.ts";
+import { decodeBlock } from "../../block/index.ts";
 import { BlockCutter, type CutBlock } from "./block-cutter.ts";
 import { GzipPass } from "./gzip-pass.ts";
 
 /** Enough for a few blocks of about 1 MiB. */
-const TEST_BYTES = 5 * 1024 * 1024;
+const TEST_BYTES = 2560 * 1024;
 const CHUNK_BYTES = 50_000;
 
 /**

@@ -11,7 +11,7 @@ import {
   ZstdScanner,
   type ZstdFrameDecoder,
   type ZstdPart,
-} from "../../block/codecs/index.ts";
+} from "../../block/index.ts";
 import type { BlobPass } from "./blob-pass.ts";
 import { BLOCK_TARGET_TAR_BYTES, type BlockCutter } from "./block-cutter.ts";
 

@@ -16,16 +16,7 @@ import { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, MARK_VALUE, OPAQUE_XATTR } from ".
 import { SYMLINKS_WALKED_MAX, TREE_DEPTH_MAX } from "../limits.ts";
 import type { TarEntry } from "../tar/entry.ts";
 import { tarError } from "../tar/error.ts";
-import {
-  entryError,
-  isDirectory,
-  isSymlink,
-  linkedAttributes,
-  S_IFCHR,
-  S_IFMT,
-  toAttributes,
-  toData,
-} from "./inode.ts";
+import { entryError, isSymlink, linkedAttributes, S_IFCHR, toAttributes, toData } from "./inode.ts";
 import { cleanPath } from "./path.ts";
 
 const WHITEOUT_PREFIX = ".wh.";
@@ -243,16 +234,6 @@ function implicitDirectory(mark: string): ErofsAttributes {
 
 function whiteoutAttributes(): ErofsAttributes {
   return { ...defaultDirectory(), mode: S_IFCHR };
-}
-
-/** Char device 0/0: what overlayfs and the merge take for a deletion. */
-export function isWhiteout(attributes: ErofsAttributes): boolean {
-  const { mode, rdevMajor, rdevMinor } = attributes;
-  return (mode & S_IFMT) === S_IFCHR && rdevMajor === 0 && rdevMinor === 0;
-}
-
-export function isDirectoryInode(inode: ErofsInodeInput): boolean {
-  return isDirectory(inode.attributes.mode);
 }
 
 function setXattr(inode: ErofsInodeInput, name: string, value: Uint8Array): void {

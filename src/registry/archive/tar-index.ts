@@ -104,8 +104,13 @@ async function feed(reader: Extract, pieces: AsyncIterable<Buffer>): Promise<voi
     if (reader.destroyed) return;
     if (reader.write(piece)) continue;
     await new Promise<void>((resolve) => {
-      reader.once("drain", resolve);
-      reader.once("close", resolve);
+      const go = (): void => {
+        reader.off("drain", go);
+        reader.off("close", go);
+        resolve();
+      };
+      reader.on("drain", go);
+      reader.on("close", go);
     });
   }
   reader.end(undefined);

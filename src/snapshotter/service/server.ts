@@ -1,5 +1,5 @@
 /** The socket that containerd dials: open at once, before the metastore has been read. */
-import { chmod, mkdir, unlink } from "node:fs/promises";
+import { chmod, lstat, mkdir, unlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { dirname } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
@@ -75,18 +75,31 @@ export class SnapshotterServer implements AsyncDisposable {
 
 /** Source: connect(2): ECONNREFUSED on a unix socket means that nobody listens. */
 async function removeStaleSocket(address: string): Promise<void> {
-  const state = await new Promise<"live" | "stale" | "absent">((resolve) => {
+  try {
+    // A file that is no socket refuses connections too.
+    if (!(await lstat(address)).isSocket()) {
+      throw new DaemonError("already-exists", `${address} is there and is no socket`);
+    }
+  } catch (error) {
+    if (systemErrorName(error) === "ENOENT") return;
+    throw error;
+  }
+  if (await isListening(address)) {
+    throw new DaemonError("already-exists", `another process listens on ${address}`);
+  }
+  await unlink(address);
+}
+
+async function isListening(address: string): Promise<boolean> {
+  return await new Promise<boolean>((resolve) => {
     const probe = connect(address);
     probe.once("connect", () => {
       probe.destroy();
-      resolve("live");
+      resolve(true);
     });
     probe.once("error", (error) => {
-      resolve(systemErrorName(error) === "ECONNREFUSED" ? "stale" : "absent");
+      // Anything else (a full backlog, no permission) is somebody's socket.
+      resolve(systemErrorName(error) !== "ECONNREFUSED");
     });
   });
-  if (state === "live") {
-    throw new DaemonError("already-exists", `another process listens on ${address}`);
-  }
-  if (state === "stale") await unlink(address);
 }

@@ -71,7 +71,7 @@ describe("keeper", () => {
     const padded = join(fixture.folder, "padded");
     await run("cp", [layer.tarPath, padded]);
     await run("truncate", ["-s", `+${padding}`, padded]);
-    return await sha256File(padded);
+    return sha256File(padded);
   }
 
   it("serves the stream padded with zeros to 512 bytes, asking for each part", async () => {
@@ -89,7 +89,7 @@ describe("keeper", () => {
     assert.ok(stats.readsMissed > 100);
     const mount = mountAt(await readMountInfo(), mountpoint);
     assert.equal(mount?.fsType, "fuse.faasnet");
-    const bdi = `/sys/class/bdi/${mount?.device ?? ""}/read_ahead_kb`;
+    const bdi = `/sys/class/bdi/${mount.device}/read_ahead_kb`;
     assert.equal((await readFile(bdi, "utf8")).trim(), "1024");
   });
 
@@ -118,10 +118,10 @@ describe("keeper", () => {
       return child;
     };
     let image = await start();
-    let isDone = false;
-    const digest = sha256File(data).finally(() => (isDone = true));
+    const progress = { isDone: false };
+    const digest = sha256File(data).finally(() => (progress.isDone = true));
     let kills = 0;
-    while (!isDone && kills < 8) {
+    while (!progress.isDone && kills < 8) {
       await systemClock.sleep(60, { signal: never });
       image.kill("SIGKILL");
       await ended(image);

@@ -8,7 +8,12 @@ import { systemClock } from "../../../src/base/clock.ts";
 import { silentLogger } from "../../../src/base/log.ts";
 import { mountAt, readMountInfo } from "../../../src/base/mountinfo.ts";
 import { mount, unmount } from "../../../src/base/native.ts";
-import { defaultDirectory, ErofsInodeInput, FILE_TYPE, writeErofs } from "../../../src/erofs/index.ts";
+import {
+  defaultDirectory,
+  ErofsInodeInput,
+  FILE_TYPE,
+  writeErofs,
+} from "../../../src/erofs/index.ts";
 import { MOUNT_MODES, Rootfs } from "../../../src/rootfs/index.ts";
 import type { ChainMount, KeeperClient, MountMode } from "../../../src/rootfs/index.ts";
 import {
@@ -89,7 +94,12 @@ describe("rootfs", () => {
       const mounted = await rootfs.mountChain(chainOf(), wait);
       assert.deepEqual(mounted, { path: join(fixture.stateDir, "c", "0"), mode });
       await checkContents(mounted.path);
-      const text = await run("getfattr", ["--only-values", "-n", "user.name", join(mounted.path, "two")]);
+      const text = await run("getfattr", [
+        "--only-values",
+        "-n",
+        "user.name",
+        join(mounted.path, "two"),
+      ]);
       assert.equal(text, "two");
       await assert.rejects(run("touch", [join(mounted.path, "new")]), /Read-only/);
       assert.deepEqual(await rootfs.mountChain(chainOf(), wait), mounted);
@@ -207,7 +217,9 @@ describe("rootfs", () => {
       // All over the same bytes: only the identity counts here. Every tenth comes again.
       const layers = Array.from({ length: count }, (_none, index) => ({
         ...one,
-        layerId: createHash("sha256").update(String(index % (count - 10))).digest("hex"),
+        layerId: createHash("sha256")
+          .update(String(index % (count - 10)))
+          .digest("hex"),
       }));
       const root = new ErofsInodeInput(defaultDirectory());
       for (const index of layers.keys()) {

@@ -34,7 +34,7 @@ describe("self-test", () => {
     const stateDir = join(folder, "state");
     await mkdir(stateDir, { recursive: true });
     const options = { clock: systemClock, log: silentLogger, signal: never };
-    return await selfTest({ stateDir, scratchDir, ...options });
+    return selfTest({ stateDir, scratchDir, ...options });
   }
 
   it("picks erofs mode here, remembers it and leaves nothing behind", async () => {

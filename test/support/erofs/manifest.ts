@@ -1,4 +1,4 @@
-/** One comparable description of a tree, whatever it is: writer input, image or mounted directory. */
+/** One comparable description of a tree: of writer input, an image, a mounted directory. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import {

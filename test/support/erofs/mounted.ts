@@ -175,7 +175,10 @@ function statOf(path: Buffer): BigIntStats | undefined {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false });
 }
 
-/** Everything that can be seen of a directory tree (shallow: no xattrs, no contents); synchronous, which is several times faster. */
+/**
+ * Everything that can be seen of a directory tree (shallow: no xattrs, no contents). Synchronous,
+ * which is several times faster.
+ */
 export function describeMount(
   root: string,
   options: { readonly isShallow?: boolean } = {},

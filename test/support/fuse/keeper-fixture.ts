@@ -50,7 +50,7 @@ export async function ended(child: ChildProcess): Promise<number | NodeJS.Signal
 }
 
 export async function run(program: string, args: readonly string[]): Promise<string> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     execFile(program, args, { maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
       if (error === null) resolve(stdout);
       else reject(new Error(`${program} ${args.join(" ")}: ${stderr}`, { cause: error }));

@@ -71,11 +71,19 @@ export async function makeLayer(
   }
   const link = { ...defaultDirectory(), mode: FILE_TYPE.symlink | 0o777 };
   root.entries?.set("link", new ErofsInodeInput(link, { data: symlinkData("target/of/link") }));
-  const special = { ...plain, mode: FILE_TYPE.characterDevice | 0o600, rdevMajor: 5, rdevMinor: 300 };
+  const special = {
+    ...plain,
+    mode: FILE_TYPE.characterDevice | 0o600,
+    rdevMajor: 5,
+    rdevMinor: 300,
+  };
   root.entries?.set("tty", new ErofsInodeInput(special));
   root.entries?.set("empty", new ErofsInodeInput({ ...plain, mode: FILE_TYPE.regular | 0o4755 }));
   root.entries?.set("caf\xe9", new ErofsInodeInput(plain));
-  const folderInode = new ErofsInodeInput({ ...defaultDirectory(), mode: FILE_TYPE.directory | 0o1777 });
+  const folderInode = new ErofsInodeInput({
+    ...defaultDirectory(),
+    mode: FILE_TYPE.directory | 0o1777,
+  });
   root.entries?.set("folder", folderInode);
   // The stream ends with its last file's last byte: the device is longer by its padding.
   await tar.close();

@@ -11,7 +11,10 @@ import type { Lab } from "./lab.ts";
 import { labFolder, labImage, type LabImageName } from "./paths.ts";
 import { run } from "./process.ts";
 import type { Registry } from "./registry.ts";
-import { parseTree, treeWalker, walkTreeText, type TreeManifest } from "./tree.ts";
+import { TREE_FIELDS, parseTree, treeWalker, walkTreeText, type TreeManifest } from "./tree.ts";
+
+/** Of what is kept in .lab/trees: raised when the oracle says something else. */
+const ORACLE_VERSION = 2;
 
 interface Descriptor {
   readonly digest: string;
@@ -82,8 +85,21 @@ export async function mountView(
   return folder;
 }
 
+/**
+ * A layer that does not name its root folder leaves that folder's time to the unpacker. The image
+ * says nothing, so the time of unpacking becomes 1970, as where nothing is unpacked.
+ */
+function withoutUnpackTime(text: string, startedSeconds: number): string {
+  const end = text.indexOf("\n");
+  const fields = text.slice(0, end).split("\t");
+  const at = 1 + TREE_FIELDS.indexOf("mtime");
+  if (Number(fields[at]) >= startedSeconds) fields[at] = "0.000000000";
+  return fields.join("\t") + text.slice(end);
+}
+
 /** Pulls by overlayfs, mounts and walks. */
 async function unpackAndWalk(lab: Lab, registry: Registry, name: LabImageName): Promise<string> {
+  const startedSeconds = Math.floor(Date.now() / 1000);
   const containerd = await Containerd.start(lab, { line: "2" });
   await containerd.pull(registry.reference(name));
   const chainId = (await imageFacts(registry, name)).chainIds.at(-1) ?? "";
@@ -91,7 +107,7 @@ async function unpackAndWalk(lab: Lab, registry: Registry, name: LabImageName): 
   const text = await walkTreeText(folder);
   await unmountUnder(folder);
   await containerd.stop();
-  return text;
+  return withoutUnpackTime(text, startedSeconds);
 }
 
 export async function expectedTree(
@@ -101,7 +117,8 @@ export async function expectedTree(
 ): Promise<TreeManifest> {
   const folder = join(labFolder, "trees");
   const walker = basename(await treeWalker());
-  const file = join(folder, `${labImage(name).digest.replace("sha256:", "")}-${walker}.tsv`);
+  const digest = labImage(name).digest.replace("sha256:", "");
+  const file = join(folder, `${digest}-${walker}-${ORACLE_VERSION}.tsv`);
   const kept = await readFile(file, "utf8").catch(() => undefined);
   if (kept !== undefined) return parseTree(kept);
   const text = await unpackAndWalk(lab, registry, name);

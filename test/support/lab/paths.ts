@@ -7,7 +7,8 @@ export const projectFolder = packageRoot();
 export const labFolder = join(projectFolder, ".lab");
 export const imagesFolder = join(labFolder, "images");
 export const registryStorage = join(labFolder, "registry");
-export const programPath = join(projectFolder, "bin", "faasnet");
+/** Another build can be tested by naming it. */
+export const programPath = process.env["FAASNET_PROGRAM"] ?? join(projectFolder, "bin", "faasnet");
 export const criProto = join(labFolder, "proto", "cri", "api.proto");
 export const containerdProtoFolder = join(labFolder, "proto");
 /** Built by scripts/setup where Go is on the machine. */

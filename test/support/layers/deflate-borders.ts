@@ -43,11 +43,12 @@ export function deflateBorders(deflated: Uint8Array, outputBytes: number): Defla
   const borders: DeflateBorder[] = [];
   for (;;) {
     const code = pako.inflate(stream, Z_BLOCK);
-    if (code === Z_STREAM_END) return borders.slice(1);
+    if (code === Z_STREAM_END) break;
     if (code !== 0) throw new Error(`pako: ${code}`);
     if ((stream.data_type & BORDER_FLAG) !== 0) {
       const bit = stream.next_in * 8 - (stream.data_type & 7);
       borders.push({ bit, output: stream.next_out });
     }
   }
+  return borders.filter((border) => border.bit > 0 && border.output < outputBytes);
 }

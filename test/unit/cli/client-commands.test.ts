@@ -257,6 +257,16 @@ describe("commands of a running daemon", () => {
     assert.equal(stdout, "complete: 4.00 MB, no registry needed any more\n");
   });
 
+  it("fetch --wait fails when the cache has no room for the image", async () => {
+    await serve({ "Image.Fill": async () => ({ doneBytes: 1e6, totalBytes: 4e6 }) });
+
+    const { exitCode, stdout, stderr } = await run(["fetch", "--wait", "app:1"]);
+
+    assert.equal(exitCode, EXIT.failure);
+    assert.equal(stdout, "");
+    assert.match(stderr, /^faasnet: the cache holds only 1\.00 MB of 4\.00 MB of the image\n/);
+  });
+
   it("fetch leaves as soon as the daemon has taken it on", async () => {
     let wasCancelled: () => void = () => undefined;
     const cancelled = new Promise<void>((resolve) => {

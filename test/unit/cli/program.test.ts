@@ -67,7 +67,7 @@ describe("faasnet", () => {
     const { exitCode, stderr } = await runCommand([]);
 
     assert.equal(exitCode, EXIT.usage);
-    assert.match(stderr, /Usage: faasnet/);
+    assert.match(stderr, /^Usage: faasnet/);
   });
 });
 
@@ -135,7 +135,9 @@ describe("faasnet mount", () => {
     const api = new FakeDaemonApi();
 
     const { exitCode, stdout } = await runCommand(
-      "mount --mode fuse --platform linux/arm64 --root /r --state /s debian mnt".split(" "),
+      "mount --mode fuse --platform linux/arm64 --root /r --state /s --config /c debian mnt".split(
+        " ",
+      ),
       { api },
     );
 
@@ -149,6 +151,7 @@ describe("faasnet mount", () => {
         platform: "linux/arm64",
         root: "/r",
         state: "/s",
+        configFile: "/c",
       },
     ]);
     assert.equal(

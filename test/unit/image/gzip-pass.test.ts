@@ -11,7 +11,7 @@ import {
   gzipMembers,
   sampleBytes,
 } from "../../support/layers/index.ts";
-import { checkBlob, checkBlocks, layerOf, passBlob } from "./read-blocks.ts";
+import { checkBlob, layerOf, passBlob } from "./read-blocks.ts";
 
 const MIB = 1024 * 1024;
 
@@ -26,7 +26,7 @@ describe("GzipPass", () => {
   let tar: Buffer;
 
   before(async () => {
-    tar = await layerOf(sampleBytes(5 * MIB));
+    tar = await layerOf(sampleBytes(3 * MIB));
   });
 
   it("cuts the output of every common producer into blocks that decode alone", async () => {
@@ -44,7 +44,7 @@ describe("GzipPass", () => {
     };
     for (const [name, blob] of Object.entries(producers)) {
       const blocks = await checkBlob(await blob, tar);
-      assert.ok(blocks.length >= 4, `${name}: ${blocks.length} blocks`);
+      assert.ok(blocks.length >= 3, `${name}: ${blocks.length} blocks`);
       for (const block of blocks) {
         assert.ok(block.tarLength < 2 * MIB, `${name}: block of ${block.tarLength}`);
       }
@@ -64,14 +64,14 @@ describe("GzipPass", () => {
     for (const block of blocks.slice(1)) {
       assert.equal(borders.get(block.blobOffset * 8 + block.startBits), block.tarOffset);
     }
-    assert.ok(blocks.length >= 4);
+    assert.ok(blocks.length >= 3);
   });
 
   it("groups small members and cuts large ones", async () => {
     const small = await checkBlob(gzipMembers(tar, 20_000), tar);
-    assert.ok(small.length <= 6);
+    assert.ok(small.length <= 4);
     for (const block of small) assert.equal(block.atMemberStart, true);
-    const large = await checkBlob(gzipMembers(tar, 2_600_000), tar);
+    const large = await checkBlob(gzipMembers(tar, 1_600_000), tar);
     assert.ok(large.some((block) => block.atMemberStart && block.tarOffset > 0));
     assert.ok(large.some((block) => !block.atMemberStart));
   });
@@ -88,7 +88,7 @@ describe("GzipPass", () => {
   it("reads members with every header field", async () => {
     const data = await layerOf(Buffer.from("data"));
     const blob = gzipMember(data, {
-      extra: Buffer.alloc(65_535, 7),
+      extra: Buffer.alloc(2000, 7),
       name: "n".repeat(500),
       comment: "c",
       headerCrc: true,
@@ -100,17 +100,17 @@ describe("GzipPass", () => {
     }
   });
 
-  it("does not depend on how the blob arrives, but for missed borders", async () => {
+  it("does not depend on how the blob arrives", async () => {
     const blob = gzipSync(tar, { level: 6 });
     const whole = await passBlob(blob, blob.length);
-    const pieces = await passBlob(blob, 1000);
-    await checkBlocks(blob, tar, pieces.blocks);
-    assert.deepEqual(pieces.result.diffId, whole.result.diffId);
+    for (const pieceBytes of [997, 65_536]) {
+      assert.deepEqual((await passBlob(blob, pieceBytes)).blocks, whole.blocks);
+    }
   });
 
   it("reads incompressible data and long runs of zeros", async () => {
     const mixed = await layerOf(
-      Buffer.concat([Buffer.alloc(6 * MIB), sampleBytes(MIB, 9), Buffer.alloc(3 * MIB, 0x20)]),
+      Buffer.concat([Buffer.alloc(3 * MIB), sampleBytes(MIB, 9), Buffer.alloc(3 * MIB, 0x20)]),
     );
     await checkBlob(gzipSync(mixed, { level: 9 }), mixed);
   });

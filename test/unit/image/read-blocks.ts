@@ -1,8 +1,8 @@
 /** Cuts a blob into blocks and decodes each of them on its own. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import type { Block } from "../../../src/block/index.ts";
-import { decodeBlock, decodeFrame } from "../../../src/block/codecs/index.ts";
+import { decodeBlock, decodeFrame, type Block } from "../../../src/block/index.ts";
+
 import type { CutBlock } from "../../../src/image/pass/block-cutter.ts";
 import { passLayer, type LayerPassResult } from "../../../src/image/pass/layer-pass.ts";
 import { chunksOf, packTar } from "../../support/layers/index.ts";

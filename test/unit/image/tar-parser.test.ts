@@ -55,8 +55,8 @@ describe("TarParser", () => {
     assert.equal(entries[0]?.mode, 0o1777);
     assert.equal(entries[1]?.mode, 0o4755);
     assert.deepEqual([entries[4]?.rdevMajor, entries[4]?.rdevMinor], [1, 3]);
-    assert.equal(entries[1]?.dataOffset, 1024);
-    assert.equal(entries[1]?.mtimeSec, 1_000_000_000);
+    assert.equal(entries[1].dataOffset, 1024);
+    assert.equal(entries[1].mtimeSec, 1_000_000_000);
   });
 
   it("gives the same entries whatever the pieces", async () => {

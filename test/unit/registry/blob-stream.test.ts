@@ -25,10 +25,10 @@ interface World extends AsyncDisposable {
   ) => Promise<AsyncIterable<Uint8Array>>;
 }
 
-async function world(): Promise<World> {
+async function world(timeoutMs = 5000): Promise<World> {
   const registry = await FakeRegistry.start();
   const digest = registry.addBlob(BYTES);
-  const test = testPool({ progressTimeoutMs: 200, headersTimeoutMs: 200 });
+  const test = testPool({ progressTimeoutMs: timeoutMs });
   const client = test.pool.client(registry.domain);
   await client.ping({ signal: noAbort() });
   const open: World["open"] = (range, options = {}) =>
@@ -43,6 +43,10 @@ async function world(): Promise<World> {
       await registry[Symbol.asyncDispose]();
     },
   };
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 async function code(promise: Promise<unknown>): Promise<string> {
@@ -91,7 +95,7 @@ describe("BlobStream", () => {
   ];
   for (const [what, fault] of recoverable) {
     it(`goes on where it stopped when a body ${what}`, async () => {
-      await using w = await world();
+      await using w = await world(fault.kind === "stall" ? 200 : 5000);
       w.registry.fail(/blobs/, fault);
 
       const part = await w.read({ start: 10, end: 300_000 });
@@ -100,7 +104,7 @@ describe("BlobStream", () => {
     });
 
     it(`goes on where it stopped when a whole blob ${what}`, async () => {
-      await using w = await world();
+      await using w = await world(fault.kind === "stall" ? 200 : 5000);
       w.registry.fail(/blobs/, fault);
 
       const all = await w.read(undefined, { size: SIZE });
@@ -233,7 +237,7 @@ describe("BlobStream", () => {
     const bulk = Array.from({ length: 30 }, () =>
       w.open(undefined, { priority: "background", signal }),
     );
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(() => w.test.clock.timerCount === 12);
 
     const part = await w.read({ start: 0, end: 10 });
 

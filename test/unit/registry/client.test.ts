@@ -294,7 +294,7 @@ describe("RegistryClient", () => {
       });
       const bytes = fakeBytes(100);
       const digest = store.addBlob(bytes);
-      registry.fail((record) => record.authorization !== undefined && /blobs/.test(record.url), {
+      registry.fail(({ authorization, url }) => authorization !== undefined && url.includes("blobs"), {
         kind: "redirect",
         location: `${store.origin}/v2/app/blobs/${digest}?signature=hidden`,
       });

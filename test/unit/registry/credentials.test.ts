@@ -125,7 +125,7 @@ describe("DockerCredentials", () => {
     await config({ credHelpers: { "a.io": "test" }, auths: { "a.io": { auth: basic("x:y") } } });
     await helper(
       "test",
-      `read host; [ "$1" = get ] && printf '{"ServerURL":"%s","Username":"u-%s","Secret":"s"}' "$host" "$host"`,
+      `read host; [ "$1" = get ] && printf '{"Username":"u-%s","Secret":"s"}' "$host"`,
     );
     assert.deepEqual(await credentials().lookup("a.io", { signal }), {
       kind: "password",

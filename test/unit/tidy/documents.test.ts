@@ -106,8 +106,14 @@ describe("limitsOf", () => {
 
 describe("logEventsOf", () => {
   it("finds constant events with their level, once", () => {
-    const text = 'log.warn(\n  "a-b", {});\nlog.warn("a-b");\nlog.info(event);\n';
+    const text =
+      'log.warn(\n  "a-b", {});\nlog.warn("a-b");\nlog.info(event);\n' +
+      'log.info(isDone ? "c" : "d");\n';
 
-    assert.deepEqual(logEventsOf([{ path: "x", text }]), [{ level: "warn", event: "a-b" }]);
+    assert.deepEqual(logEventsOf([{ path: "x", text }]), [
+      { level: "warn", event: "a-b" },
+      { level: "info", event: "c" },
+      { level: "info", event: "d" },
+    ]);
   });
 });
