@@ -106,7 +106,7 @@ async function compose(
     stop.abort();
   });
   const parts = { clock, log, images, layers, chains, ensurer, cache, resolver, keeper, rootfs };
-  const service = new ImageService({ ...parts, background });
+  const service = new ImageService({ ...parts, background, stop: stop.signal });
   supply(service);
   return { service, modeReason: verdict.reason };
 }

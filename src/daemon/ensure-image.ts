@@ -11,6 +11,7 @@ import { SingleFlight } from "../base/single-flight.ts";
 import { chainIds } from "../oci/index.ts";
 import type { ChainId, DiffId, Digest } from "../oci/index.ts";
 import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
+import { SharedWork } from "./shared-work.ts";
 
 /** Layers waiting for a builder, over all images. */
 const BUILD_QUEUE_MAX = 4096;
@@ -62,9 +63,8 @@ export class ImageEnsurer {
   readonly #log: Logger;
   readonly #stop: AbortSignal;
   readonly #builders: Semaphore;
-  readonly #images = new SingleFlight<string, ImageRecord>();
+  readonly #images = new SharedWork<string, EnsureProgress, ImageRecord>();
   readonly #layers = new SingleFlight<DiffId, undefined>();
-  readonly #listeners = new Map<string, Set<ProgressListener>>();
 
   constructor(
     store: ImageStore,
@@ -90,26 +90,11 @@ export class ImageEnsurer {
     options: { readonly signal: AbortSignal; readonly onProgress?: ProgressListener },
   ): Promise<ImageRecord> {
     const key = `${request.manifestDigest ?? request.reference} ${request.platform ?? ""}`;
-    const listeners = this.#listeners.get(key) ?? new Set();
-    this.#listeners.set(key, listeners);
-    const listener = options.onProgress;
-    if (listener !== undefined) listeners.add(listener);
-    try {
-      return await this.#images.run(key, () => this.#work(key, request), {
-        signal: options.signal,
-        detached: true,
-      });
-    } finally {
-      if (listener !== undefined) listeners.delete(listener);
-      if (listeners.size === 0 && !this.#images.has(key)) this.#listeners.delete(key);
-    }
+    return this.#images.run(key, (report) => this.#work(request, report), options);
   }
 
-  async #work(key: string, request: EnsureImageRequest): Promise<ImageRecord> {
+  async #work(request: EnsureImageRequest, report: ProgressListener): Promise<ImageRecord> {
     const signal = this.#stop;
-    const report: ProgressListener = (progress) => {
-      for (const listener of this.#listeners.get(key) ?? []) listener(progress);
-    };
     report({ phase: "resolve", doneBytes: 0, totalBytes: 0, layersDone: 0, layers: 0 });
     const image = await this.#resolve(request, { signal });
     checkHoldsChain(image, request.chainId);

@@ -12,13 +12,14 @@ import type { BlockResolver } from "../block/index.ts";
 import { fillLayers } from "../cache/index.ts";
 import type { DiskCache, FillProgress, FillResult } from "../cache/index.ts";
 import { chainIds, digestHex, parseDiffId } from "../oci/index.ts";
-import type { ChainId } from "../oci/index.ts";
+import type { ChainId, Digest } from "../oci/index.ts";
 import type { FetchReply, KeeperClient, MountedPath, Rootfs } from "../rootfs/index.ts";
 import type { BackgroundFill } from "./background-fill.ts";
 import type { ChainStore } from "./chain-store.ts";
 import type { EnsureImageRequest, EnsureProgress, ImageEnsurer } from "./ensure-image.ts";
 import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
 import type { LayerStore } from "./layer-store.ts";
+import { SharedWork } from "./shared-work.ts";
 
 /** Present ranges told to the keeper with the answer to a miss. */
 const PRESENT_AHEAD_MAX = 16;
@@ -39,6 +40,8 @@ export interface ImageServiceParts {
   readonly keeper: KeeperClient;
   readonly rootfs: Rootfs;
   readonly background: BackgroundFill | undefined;
+  /** Aborted when the service ends: what outlives its callers. */
+  readonly stop: AbortSignal;
 }
 
 /** A layer of a chain, with what it may cost here at most. */
@@ -51,6 +54,7 @@ export interface EnsuredLayer extends LayerRecord {
 
 export class ImageService {
   readonly parts: ImageServiceParts;
+  readonly #fills = new SharedWork<Digest, FillProgress, FillResult>();
 
   constructor(parts: ImageServiceParts) {
     this.parts = parts;
@@ -165,20 +169,27 @@ export class ImageService {
     this.parts.cache.get(layerId)?.touched(ranges);
   }
 
-  /** Brings every block of the image into the cache. */
+  /** Brings every block of the image into the cache; goes on when the caller leaves. */
   async fill(
     image: ImageRecord,
     options: SignalOption & { readonly onProgress: (progress: FillProgress) => void },
   ): Promise<FillResult> {
-    const open = await Promise.all(
-      image.layers.map((layer) => this.parts.layers.openLayer(layer.diffId)),
+    return this.#fills.run(
+      image.manifestDigest,
+      async (onProgress) => {
+        const open = await Promise.all(
+          image.layers.map((layer) => this.parts.layers.openLayer(layer.diffId)),
+        );
+        const unique = [...new Set(open.map(({ cached }) => cached))];
+        return fillLayers(this.parts, unique, {
+          signal: this.parts.stop,
+          onProgress,
+          rateBytesPerSecond: 0,
+          mayEvict: true,
+        });
+      },
+      options,
     );
-    const unique = [...new Set(open.map(({ cached }) => cached))];
-    return fillLayers(this.parts, unique, {
-      ...options,
-      rateBytesPerSecond: 0,
-      mayEvict: true,
-    });
   }
 
   async clearCache(options: SignalOption): Promise<{ bytes: number; blocks: number }> {

@@ -29,6 +29,7 @@ export interface RunMountRequest {
   readonly platform: string | undefined;
   readonly root: string;
   readonly state: string;
+  readonly configFile: string | undefined;
 }
 
 export async function runMount(
@@ -36,8 +37,8 @@ export async function runMount(
   options: MountOptions,
 ): Promise<MountSummary> {
   const { mountImage } = await import("./mount-command.ts");
-  const { image, target, platform, mode, root, state } = request;
-  const config = await loadConfig({ overrides: { root, state, mode } });
+  const { image, target, platform, mode, root, state, configFile: file } = request;
+  const config = await loadConfig({ file, overrides: { root, state, mode } });
   return mountImage({ image: absoluteImage(image), target, platform, config }, options);
 }
 

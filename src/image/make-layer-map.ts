@@ -92,7 +92,7 @@ async function make(writer: LayerMapWriter, options: MakeLayerMapOptions): Promi
   return { info, mapBytes: fileBytes };
 }
 
-/** Stores windows and records blocks, one block behind: a window deflates while the pass goes on. */
+/** Stores windows and records blocks, one behind: a window deflates while the pass goes on. */
 class BlockStore {
   readonly #writer: LayerMapWriter;
   readonly #sink: LayerMapSink | undefined;

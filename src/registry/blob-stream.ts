@@ -7,7 +7,13 @@ import type { Random } from "../base/random.ts";
 import { digestFromHash } from "../oci/index.ts";
 import type { Digest } from "../oci/index.ts";
 import type { BlobBody, BlobSpan } from "./blob-body.ts";
-import { ATTEMPTS_MAX, IDLE_READER_MS, RESUME_PROGRESS_BYTES } from "./limits.ts";
+import {
+  ATTEMPTS_MAX,
+  IDLE_READER_MS,
+  RESUME_PROGRESS_BYTES,
+  SLOW_BYTES_MIN,
+  SLOW_WINDOW_MS,
+} from "./limits.ts";
 import { backoffMs } from "./retry.ts";
 
 export interface BlobStreamOptions {
@@ -37,6 +43,8 @@ export class BlobStream implements AsyncIterable<Uint8Array> {
   #end: number | undefined;
   #bodyStart: number;
   #failures = 0;
+  /** Waiting time and bytes since the window began. */
+  #window = { waitedMs: 0, bytes: 0 };
   #cancelIdleTimer: () => void;
   #isTaken = false;
 
@@ -96,7 +104,7 @@ export class BlobStream implements AsyncIterable<Uint8Array> {
       try {
         // Closed already: parked while nobody read.
         if (!this.#body.isClosed) {
-          const piece = await this.#body.next();
+          const piece = await this.#nextOfBody();
           if (piece !== undefined) return piece;
           if (this.#end === undefined) return undefined;
           if (this.#offset !== this.#end) this.#checkShortBody();
@@ -109,6 +117,24 @@ export class BlobStream implements AsyncIterable<Uint8Array> {
       }
       await this.#reopen();
     }
+  }
+
+  /** A server that trickles keeps every timeout from firing: too little in a window is a failure. */
+  async #nextOfBody(): Promise<Uint8Array | undefined> {
+    const { clock } = this.#deps;
+    const startedMs = clock.nowMs();
+    const piece = await this.#body.next();
+    const waitedMs = this.#window.waitedMs + clock.nowMs() - startedMs;
+    const bytes = this.#window.bytes + (piece?.length ?? 0);
+    this.#window = { waitedMs, bytes };
+    if (waitedMs < SLOW_WINDOW_MS) return piece;
+    this.#window = { waitedMs: 0, bytes: 0 };
+    if (piece === undefined || bytes >= SLOW_BYTES_MIN) return piece;
+    throw new DaemonError(
+      "unavailable",
+      `${this.#body.endpoint.name} sent ${bytes} bytes of blob ${this.#options.digest} ` +
+        `in ${SLOW_WINDOW_MS} ms`,
+    );
   }
 
   /** A server may send less than the range (in good pieces); anything else was cut off. */
@@ -139,6 +165,7 @@ export class BlobStream implements AsyncIterable<Uint8Array> {
       await clock.sleep(backoffMs(this.#failures, random), { signal: this.#options.signal });
     }
     this.#bodyStart = this.#offset;
+    this.#window = { waitedMs: 0, bytes: 0 };
     this.#body = await openBody({ start: this.#offset, end: this.#options.span.end });
     this.#end ??= this.#body.blobBytes;
   }

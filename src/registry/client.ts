@@ -156,7 +156,7 @@ export class RegistryClient {
       );
       try {
         const { response } = answer;
-        const bytes = await response.read(DOCUMENT_BYTES_MAX);
+        const bytes = await response.read(DOCUMENT_BYTES_MAX, this.#deps.clock);
         const claimed = response.header("docker-content-digest") ?? "";
         const digest = expected ?? tryParseDigest(claimed) ?? digestOf(bytes);
         verifyContent(bytes, { digest });
@@ -251,6 +251,9 @@ export class RegistryClient {
   reader(repository: string): BlobRangeReader {
     return {
       open: (digest, range, options) => this.openBlob(repository, digest, range, options),
+      reportCorrupt: (digest) => {
+        this.reportCorrupt(repository, digest);
+      },
     };
   }
 

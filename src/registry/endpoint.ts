@@ -131,6 +131,8 @@ export class Endpoint {
     await this.#waitForPause(signal);
     const release = await this.#admit(request.priority, signal);
     try {
+      // Somebody may have been told to wait while this one stood in the queue.
+      await this.#waitForPause(signal);
       const origin = await this.#settledOrigin(signal);
       const url = this.#urlOf(origin, request);
       const response = await this.#sendAdmitted({ request, url, signal });

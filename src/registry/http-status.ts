@@ -50,7 +50,7 @@ export async function statusError(
 ): Promise<DaemonError> {
   let codes: readonly string[] = [];
   try {
-    codes = errorCodesOf(await response.read(ERROR_BODY_BYTES_MAX));
+    codes = errorCodesOf(await response.read(ERROR_BODY_BYTES_MAX, clock));
   } catch {
     // The status says enough.
     response.destroy();

@@ -33,6 +33,8 @@ export interface BlobRangeReader {
     range: ByteRange | undefined,
     options: BlobOptions,
   ): Promise<AsyncIterable<Uint8Array>>;
+  /** Tells that a range held wrong bytes: another host is asked next time, if there is one. */
+  reportCorrupt?(digest: Digest): void;
 }
 
 export interface ResolvedImage {

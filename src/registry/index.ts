@@ -6,7 +6,6 @@ export { RegistryClient } from "./client.ts";
 export { anonymousCredentials } from "./credentials.ts";
 export type { CredentialSource } from "./credentials.ts";
 export type { Credential } from "./docker-config.ts";
-export { configuredDomains } from "./host-config.ts";
 export type {
   BlobOptions,
   BlobRangeReader,

@@ -29,6 +29,11 @@ export const HOST_COOLDOWN_MS = 10_000;
 
 /** A resumed body must have brought this much, else the resume counts as a failed attempt. */
 export const RESUME_PROGRESS_BYTES = 64 * 1024;
+/** A body that brings less than this in a window of waiting is dropped and resumed. */
+export const SLOW_BYTES_MIN = 16 * 1024;
+export const SLOW_WINDOW_MS = 30_000;
+/** A document (manifest, token) must be whole by then, however it trickles. */
+export const DOCUMENT_TIMEOUT_MS = 60_000;
 /** A body that nobody reads for this long gives its connection back and is resumed later. */
 export const IDLE_READER_MS = 30_000;
 /** How much of an unwanted body is read to keep the connection rather than close it. */

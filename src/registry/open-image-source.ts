@@ -89,6 +89,10 @@ class RegistrySource implements ImageSource {
     return this.#client.openBlob(this.#reference.repository, digest, range, options);
   }
 
+  reportCorrupt(digest: Digest): void {
+    this.#client.reportCorrupt(this.#reference.repository, digest);
+  }
+
   /** The connections are the pool's. */
   async [Symbol.asyncDispose](): Promise<void> {
     return Promise.resolve();

@@ -125,5 +125,5 @@ export async function fetchToken(
       ? new DaemonError("unauthenticated", error.message, { details: error.details })
       : error;
   }
-  return parseToken(await response.read(TOKEN_BODY_BYTES_MAX), url.origin);
+  return parseToken(await response.read(TOKEN_BODY_BYTES_MAX, deps.clock), url.origin);
 }

@@ -8,11 +8,18 @@ import { rootCertificates } from "node:tls";
 import type { SecureContext } from "node:tls";
 import type { Dispatcher } from "undici";
 import type undiciRequest from "undici/lib/api/api-request.js";
+import type { Clock } from "../base/clock.ts";
 import { abortReason, throwIfAborted } from "../base/abort.ts";
 import { DaemonError, systemErrorName } from "../base/errors.ts";
 import { readSmallFile } from "./files.ts";
 import type { TlsSettings } from "./host-config.ts";
-import { DISCARD_BYTES_MAX, HOST_REQUESTS_MAX, PEM_BYTES_MAX, TRANSPORTS_MAX } from "./limits.ts";
+import {
+  DISCARD_BYTES_MAX,
+  DOCUMENT_TIMEOUT_MS,
+  HOST_REQUESTS_MAX,
+  PEM_BYTES_MAX,
+  TRANSPORTS_MAX,
+} from "./limits.ts";
 import { proxyFor } from "./proxy.ts";
 import type { ProxyOptions } from "./proxy.ts";
 import { transportError } from "./transport-error.ts";
@@ -81,8 +88,19 @@ export class TransportResponse {
     }
   }
 
-  /** The whole body; `data-loss` when it is longer than `bytesMax`. */
-  async read(bytesMax: number): Promise<Buffer> {
+  /** The whole body; `data-loss` when it is longer than `bytesMax`, `unavailable` when late. */
+  async read(bytesMax: number, clock: Clock): Promise<Buffer> {
+    const cancelTimer = clock.timer(DOCUMENT_TIMEOUT_MS, () => {
+      this.destroy();
+    });
+    try {
+      return await this.#readAll(bytesMax);
+    } finally {
+      cancelTimer();
+    }
+  }
+
+  async #readAll(bytesMax: number): Promise<Buffer> {
     const pieces: Uint8Array[] = [];
     let total = 0;
     for await (const piece of this.pieces()) {
@@ -179,6 +197,7 @@ export class TransportPool implements AsyncDisposable {
         method: request.method,
         headers: {
           "user-agent": this.#options.userAgent,
+          accept: "*/*",
           // A body must be the blob's bytes: no transfer compression on top.
           "accept-encoding": "identity",
           ...request.headers,

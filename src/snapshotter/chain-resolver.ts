@@ -42,7 +42,7 @@ export type ChainCandidate =
 export class ChainResolver {
   readonly #options: ChainResolverOptions;
   /** By manifest digest, least recently used first; undefined: no image that can be mounted. */
-  #manifests = new Map<Digest, KnownManifest | undefined>();
+  readonly #manifests = new Map<Digest, KnownManifest | undefined>();
 
   constructor(options: ChainResolverOptions) {
     this.#options = options;

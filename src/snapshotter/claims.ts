@@ -65,7 +65,7 @@ interface Declined {
 export class Claims {
   readonly #options: Options;
   /** Images that fell through lately, by manifest digest or reference. */
-  #declined = new Map<string, Declined>();
+  readonly #declined = new Map<string, Declined>();
 
   constructor(options: Options) {
     this.#options = options;

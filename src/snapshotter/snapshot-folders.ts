@@ -4,7 +4,8 @@
  */
 import { chmod, chown, mkdir, open, readdir, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { DaemonError, systemErrorName, withContext } from "../base/errors.ts";
+import type { DaemonError } from "../base/errors.ts";
+import { systemErrorName, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { RootOwner } from "./mounts.ts";
 import { removeTree } from "./tree-scan.ts";
@@ -24,7 +25,7 @@ export class SnapshotFolders {
   readonly #root: string;
   readonly #log: Logger;
   /** Names that have no durable record yet, and are no rubbish all the same. */
-  #inCreation = new Set<string>();
+  readonly #inCreation = new Set<string>();
   #trashed = 0;
 
   constructor(root: string, log: Logger) {

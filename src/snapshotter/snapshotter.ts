@@ -89,7 +89,7 @@ export class Snapshotter implements AsyncDisposable {
   /** The provider knows which chains are claimed; until then nothing new is claimed. */
   #isRetained = false;
   /** Chains that lost a snapshot since the last clean-up. */
-  #freedChains = new Set<ChainId>();
+  readonly #freedChains = new Set<ChainId>();
 
   private constructor(options: SnapshotterOptions, store: Store, features: OverlayFeatures) {
     const { provider, containerd, clock, log } = options;
@@ -152,13 +152,13 @@ export class Snapshotter implements AsyncDisposable {
         throw new DaemonError("already-exists", `snapshot ${name} holds ${target}`);
       }
     }
-    return await this.#create(store, "active", input, options);
+    return this.#create(store, "active", input, options);
   }
 
   async view(input: CreateInput, options: CallOptions): Promise<Mount[]> {
     this.#checkInput(input);
     await this.#owner.check(options);
-    return await this.#create(this.#store, "view", input, options);
+    return this.#create(this.#store, "view", input, options);
   }
 
   /** Asks neither the registry nor containerd. */
@@ -203,7 +203,7 @@ export class Snapshotter implements AsyncDisposable {
     readonly paths: readonly string[];
   }): Promise<SnapshotInfo> {
     checkLabels(input.labels);
-    return await this.#store.metastore.transact((transaction) => updateLabels(transaction, input));
+    return this.#store.metastore.transact((transaction) => updateLabels(transaction, input));
   }
 
   /** Those that any of the filters matches. */
@@ -218,7 +218,7 @@ export class Snapshotter implements AsyncDisposable {
 
   async usage(key: string, options: CallOptions): Promise<SnapshotUsage> {
     const store = this.#store;
-    return await this.#usage.usage(store, requireSnapshot(store.metastore, key), options);
+    return this.#usage.usage(store, requireSnapshot(store.metastore, key), options);
   }
 
   /** Deletes what was removed and releases the chains that no snapshot claims any more. */
@@ -315,7 +315,7 @@ export class Snapshotter implements AsyncDisposable {
     }
     const isAboveLocal = parent !== undefined && parent.chainId === undefined;
     const { labels, namespace } = input;
-    return await this.#claims.decide({ chainId, labels, namespace, isAboveLocal }, options);
+    return this.#claims.decide({ chainId, labels, namespace, isAboveLocal }, options);
   }
 
   async #create(

@@ -26,7 +26,7 @@ export class UsageCounter {
     // A view owns nothing. Source: containerd's overlay snapshotter.
     if (record.kind === "view") return { bytes: 0, inodes: 0 };
     const path = store.folders.upper(record.id);
-    return await this.#flights.run(
+    return this.#flights.run(
       path,
       (inner) => this.#scans.run({ signal: inner }, () => this.#count(store, record, inner)),
       { signal },

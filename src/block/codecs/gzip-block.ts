@@ -38,7 +38,10 @@ export function alignDeflate(bytes: Uint8Array, startBits: number): Uint8Array {
   return aligned;
 }
 
-/** Output room beyond the block's length, so that one byte too many shows and zlib needs no second buffer. */
+/**
+ * Output room beyond the block's length, so that one byte too many shows and zlib needs no second
+ * buffer.
+ */
 const OUTPUT_SLACK_BYTES = 64;
 
 interface Inflated {

@@ -57,7 +57,7 @@ export function encodeHead(sections: Sections, fileBytes: number): Buffer {
   return head;
 }
 
-/** Throws `data-loss` unless the head is whole, of this version and describes a file of `fileBytes`. */
+/** Throws `data-loss` unless the head is whole, of this version and of a file of `fileBytes`. */
 export function parseHead(head: Buffer, fileBytes: number): Sections {
   if (head.length < LAYER_MAP_HEAD_BYTES || !head.subarray(0, 8).equals(LAYER_MAP_MAGIC)) {
     throw malformed("not a layer map");

@@ -170,7 +170,7 @@ export class ContainerdClient implements ContainerdApi, AsyncDisposable {
     return images.map((image) => stringField(image, "name"));
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
     this.#client?.close();
     this.#client = undefined;

@@ -46,7 +46,7 @@ export class Metastore implements AsyncDisposable {
   readonly #log: Logger;
   readonly #compactBytesMin: number;
   /** Durable. */
-  #visible: State;
+  readonly #visible: State;
   /** With the transactions that wait for the disk. */
   #latest: State;
   #queue: Waiting[] = [];

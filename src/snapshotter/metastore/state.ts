@@ -3,8 +3,8 @@ import type { SnapshotRecord } from "../types.ts";
 import type { Operation } from "./records.ts";
 
 export class State {
-  #records: Map<string, SnapshotRecord>;
-  #children: Map<string, number>;
+  readonly #records: Map<string, SnapshotRecord>;
+  readonly #children: Map<string, number>;
   owner: string | undefined;
   nextId: number;
 

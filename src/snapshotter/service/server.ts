@@ -91,7 +91,7 @@ async function removeStaleSocket(address: string): Promise<void> {
 }
 
 async function isListening(address: string): Promise<boolean> {
-  return await new Promise<boolean>((resolve) => {
+  return new Promise<boolean>((resolve) => {
     const probe = connect(address);
     probe.once("connect", () => {
       probe.destroy();

@@ -148,7 +148,7 @@ describe("odd layers", function () {
     const expected = await unpackWithContainerd();
     const actual = await mapAndMerge();
     assert.deepEqual(compareTrees(withoutTimesOfDay(expected), withoutTimesOfDay(actual)), []);
-    assert.ok(actual.size > 50);
+    assert.ok(actual.size > 40, String(actual.size));
   });
 
   async function unpackWithContainerd(): Promise<TreeManifest> {
@@ -165,7 +165,7 @@ describe("odd layers", function () {
     lab.defer(async () => {
       await run("umount", [target]);
     });
-    return await walkTree(target);
+    return walkTree(target);
   }
 
   async function writeOciArchive(): Promise<string> {
@@ -190,7 +190,7 @@ describe("odd layers", function () {
       mediaType: `${oci}.manifest.v1+json`,
       config: await put(json(config), `${oci}.config.v1+json`),
       layers: await Promise.all(
-        layers.map(async (tar) => await put(gzipSync(tar), `${oci}.layer.v1.tar+gzip`)),
+        layers.map(async (tar) => put(gzipSync(tar), `${oci}.layer.v1.tar+gzip`)),
       ),
     };
     const descriptor = await put(json(manifest), `${oci}.manifest.v1+json`);

@@ -175,17 +175,18 @@ describe("Snapshots service", () => {
 
   it("tells the snapshotter when the client leaves", async () => {
     const chain = `sha256:${"a".repeat(64)}`;
-    let isAborted = false;
     const method = SERVICE["Prepare"];
     assert.ok(method !== undefined);
     const { provider } = daemon;
     const knows = provider.knows.bind(provider);
+    let abortSeen = (): void => undefined;
+    const aborted = new Promise<void>((resolve) => {
+      abortSeen = resolve;
+    });
     const asked = new Promise<void>((resolve) => {
-      provider.knows = (...parameters: readonly unknown[]) => {
+      provider.knows = async (...parameters: readonly unknown[]) => {
         const options = parameters[1] as { readonly signal: AbortSignal };
-        options.signal.addEventListener("abort", () => {
-          isAborted = true;
-        });
+        options.signal.addEventListener("abort", abortSeen);
         resolve();
         return new Promise(() => undefined);
       };
@@ -207,7 +208,7 @@ describe("Snapshots service", () => {
       });
     });
     await failed;
-    while (!isAborted) await new Promise(setImmediate);
+    await aborted;
     provider.knows = knows;
     assert.deepEqual(await list(client, []), []);
   });

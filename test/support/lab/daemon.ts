@@ -45,7 +45,7 @@ export class FaasnetDaemon implements AsyncDisposable {
   readonly state: string;
   /** The Snapshots service's socket. */
   readonly address: string;
-  readonly #options: DaemonOptions;
+  #options: DaemonOptions;
   readonly #env: Readonly<Record<string, string>>;
   #server: Server | undefined;
 
@@ -104,6 +104,13 @@ export class FaasnetDaemon implements AsyncDisposable {
   async start(containerdAddress: string): Promise<void> {
     await this.#configure(containerdAddress);
     await this.restart();
+  }
+
+  /** Stops it cleanly and starts it with other options on what it has. */
+  async reconfigure(containerdAddress: string, options: DaemonOptions): Promise<void> {
+    await this.stop();
+    this.#options = { ...this.#options, ...options };
+    await this.start(containerdAddress);
   }
 
   /** Starts it again with the same configuration. */

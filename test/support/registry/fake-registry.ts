@@ -41,7 +41,9 @@ export type Fault =
   | { readonly kind: "chunked" }
   | { readonly kind: "headers"; readonly headers: Record<string, string> }
   | { readonly kind: "redirect"; readonly location: string; readonly status?: number }
-  | { readonly kind: "delay"; readonly ms: number };
+  | { readonly kind: "delay"; readonly ms: number }
+  /** A few bytes now and then. */
+  | { readonly kind: "trickle"; readonly bytes: number; readonly everyMs: number };
 
 interface PlannedFault {
   readonly matches: (record: AccessRecord) => boolean;
@@ -296,7 +298,9 @@ function send(
   }
   if (!isChunked) headers["content-length"] ??= String(body.length);
   response.writeHead(answer.status, headers);
+  const trickle = faults.find((fault) => fault.kind === "trickle");
   if (record.method === "HEAD") response.end();
+  else if (trickle?.kind === "trickle") sendSlowly(body, trickle, response);
   else if (keep === body.length) response.end(body);
   else {
     response.write(body.subarray(0, keep), () => {
@@ -305,4 +309,20 @@ function send(
     if (keep === 0) response.flushHeaders();
     if (keep === 0 && !isStalled) response.socket?.destroySoon();
   }
+}
+
+function sendSlowly(
+  body: Uint8Array,
+  { bytes, everyMs }: { readonly bytes: number; readonly everyMs: number },
+  response: ServerResponse,
+): void {
+  let offset = 0;
+  const timer = setInterval(() => {
+    response.write(body.subarray(offset, offset + bytes));
+    offset += bytes;
+    if (offset >= body.length) response.end();
+  }, everyMs);
+  response.on("close", () => {
+    clearInterval(timer);
+  });
 }

@@ -58,7 +58,7 @@ function applyFolder(entries: Map<string, Inode>, change: FolderChange): void {
 export class CrashingDisk implements JournalFiles {
   #synced: Map<string, Inode>;
   #pending: FolderChange[] = [];
-  #budget: number;
+  readonly #budget: number;
   spent = 0;
   /** Thrown once by the next operation of this kind: a disk that errs and lives on. */
   failNext:

@@ -9,7 +9,7 @@ interface Timer {
 
 export class FakeClock implements Clock {
   #ms = 0;
-  #timers = new Set<Timer>();
+  readonly #timers = new Set<Timer>();
   wall = 1_700_000_000_000_000_000n;
 
   nowMs(): number {

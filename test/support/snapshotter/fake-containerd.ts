@@ -16,8 +16,8 @@ export class FakeContainerd implements ContainerdApi {
   readonly counts = new Map<string, number>();
   failure: DaemonError | undefined;
   readonly images: string[] = [];
-  #blobs = new Map<Digest, Buffer>();
-  #manifests = new Map<string, ContentInfo[]>();
+  readonly #blobs = new Map<Digest, Buffer>();
+  readonly #manifests = new Map<string, ContentInfo[]>();
 
   /** An image whose layers are named by their seeds. */
   add(input: {

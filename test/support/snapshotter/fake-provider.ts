@@ -30,7 +30,7 @@ export class FakeProvider implements ImageProvider {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<readonly ProvidedLayer[]> {
     this.#record({ method: "ensure", image });
-    return await raceAbort(this.onEnsure(image), signal);
+    return raceAbort(this.onEnsure(image), signal);
   }
 
   knows(chainId: ChainId): Promise<ProvidedLayer | undefined> {

@@ -57,7 +57,7 @@ describe("makeLayerMap", () => {
 
   async function make(change: Change = {}): Promise<MadeLayerMap> {
     const bytes = change.bytes ?? blob;
-    return await makeLayerMap({
+    return makeLayerMap({
       blob: change.source ?? chunksOf(bytes, change.pieceBytes ?? 40_000),
       descriptor: {
         digest: digestOf(change.digestOf ?? bytes),
@@ -204,7 +204,7 @@ describe("makeLayerMap", () => {
   });
 
   it("passes on what the source and the sink throw", async () => {
-    // eslint-disable-next-line require-yield
+     
     async function* broken(): AsyncGenerator<Uint8Array> {
       await Promise.resolve();
       throw new DaemonError("unavailable", "registry is down");

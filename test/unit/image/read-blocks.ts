@@ -97,5 +97,5 @@ export function sha256(bytes: Uint8Array): Buffer {
 
 /** A layer with one file of the data. */
 export async function layerOf(data: Buffer): Promise<Buffer> {
-  return await packTar([{ name: "file", data }]);
+  return packTar([{ name: "file", data }]);
 }

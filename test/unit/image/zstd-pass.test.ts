@@ -8,7 +8,7 @@ const MIB = 1024 * 1024;
 
 /** One frame a piece, as `zstd` writes files of known size. */
 async function frames(tar: Buffer, pieceBytes: number): Promise<Buffer> {
-  return await filter(
+  return filter(
     `split -b ${pieceBytes} --filter='cat > /tmp/z.$$; zstd -qc --single-thread /tmp/z.$$; rm /tmp/z.$$'`,
     tar,
   );

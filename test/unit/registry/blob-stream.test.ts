@@ -154,6 +154,24 @@ describe("BlobStream", () => {
     assert.ok(w.registry.log.length < 10);
   });
 
+  it("drops a connection that only trickles, and resumes", async () => {
+    await using w = await world();
+    const digest = w.registry.addBlob(BYTES);
+    const pool = w.test.pool.client(w.registry.domain);
+    w.registry.fail(/blobs/, { kind: "trickle", bytes: 100, everyMs: 5 });
+    const stream = await pool.openBlob("app", digest, undefined, { signal: noAbort() });
+    // Time flies while it trickles.
+    const timer = setInterval(() => {
+      if (w.registry.log.length < 4) w.test.clock.advance(1000);
+    }, 1);
+
+    const bytes = await collect(stream);
+    clearInterval(timer);
+
+    assert.ok(bytes.equals(BYTES));
+    assert.match(w.registry.log.at(-1)?.range ?? "", /^bytes=[1-9]\d{2,4}-$/);
+  });
+
   it("refuses a whole blob with a wrong bit, and not when the caller verifies", async () => {
     await using w = await world();
     w.registry.fail(/blobs/, { kind: "flip", at: 300_000 }, 2);

@@ -24,7 +24,7 @@ interface Bench {
   readonly containerd: FakeContainerd;
   readonly clock: FakeClock;
   readonly claims: Claims;
-  decide(chainId: ChainId, more?: Partial<ClaimRequest>): Promise<ClaimDecision>;
+  readonly decide: (chainId: ChainId, more?: Partial<ClaimRequest>) => Promise<ClaimDecision>;
 }
 
 function bench(withContainerd = true): Bench {

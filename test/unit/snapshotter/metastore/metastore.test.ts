@@ -18,7 +18,7 @@ const COMPACT_BYTES = 700;
 
 async function openOn(disk: CrashingDisk): Promise<Metastore> {
   const clock = new FakeClock();
-  return await Metastore.open({
+  return Metastore.open({
     files: disk,
     clock,
     log: silentLogger,
@@ -204,7 +204,9 @@ describe("metastore", () => {
         ["a"],
       );
       // Nor does a later transaction build on what failed.
-      const seen = await metastore.transact(({ get }) => [get("a")?.name, get("b")?.name]);
+      const seen = await metastore.transact((transaction) =>
+        ["a", "b"].map((name) => transaction.get(name)?.name),
+      );
       assert.deepEqual(seen, ["a", undefined]);
     }
     await run(metastore, { kind: "put", name: "c", label: "3" });
