@@ -7,7 +7,7 @@ import { close, read } from "node:fs";
 import { open, writeFile } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { getSystemErrorName } from "node:util";
-import { DaemonError } from "./errors.ts";
+import { DaemonError, systemErrorName } from "./errors.ts";
 import type { ErrorCode } from "./errors.ts";
 
 interface CallResult {
@@ -291,13 +291,23 @@ export interface LoopDevice extends AsyncDisposable {
   readonly path: string;
 }
 
+async function openFile(path: string, flags: string): Promise<FileHandle> {
+  try {
+    return await open(path, flags);
+  } catch (error) {
+    const code = CODES[systemErrorName(error) ?? ""] ?? "internal";
+    throw new DaemonError(code, `cannot attach a loop device`, { cause: error });
+  }
+}
+
 /** Attaches a file read-only, 512-byte blocks, autoclear: dispose once the mount holds it. */
 export async function attachLoop(file: string): Promise<LoopDevice> {
   const { ioctl } = await native();
-  const control = await open("/dev/loop-control", "r+");
+  let control: FileHandle | undefined;
   let backing: FileHandle | undefined;
   try {
-    backing = await open(file, "r");
+    control = await openFile("/dev/loop-control", "r+");
+    backing = await openFile(file, "r");
     const config = Buffer.alloc(LOOP_CONFIG_BYTES);
     config.writeUInt32LE(backing.fd, 0);
     config.writeUInt32LE(512, LOOP_CONFIG_BLOCK_SIZE_AT);
@@ -306,7 +316,7 @@ export async function attachLoop(file: string): Promise<LoopDevice> {
       const free = await ioctl(control.fd, LOOP_CTL_GET_FREE, null);
       if (free.result < 0) throw syscallError("ioctl", "/dev/loop-control", free.errno);
       const path = `/dev/loop${free.result}`;
-      const device = await open(path, "r");
+      const device = await openFile(path, "r");
       const done = await ioctl(device.fd, LOOP_CONFIGURE, config);
       if (done.result >= 0) {
         return { path, [Symbol.asyncDispose]: () => device.close() };
@@ -319,7 +329,7 @@ export async function attachLoop(file: string): Promise<LoopDevice> {
     throw new DaemonError("resource-exhausted", `no free loop device for ${file}`);
   } finally {
     await backing?.close();
-    await control.close();
+    await control?.close();
   }
 }
 

@@ -1,6 +1,6 @@
 /** What the read path asks of the places that blocks come from, and of the places they go to. */
 import type { ByteRange } from "../base/range-set.ts";
-import type { Digest } from "../oci/digest.ts";
+import type { Digest } from "../oci/index.ts";
 import type { Block, BlockTable } from "./block-table.ts";
 
 /** Lower is served first. */

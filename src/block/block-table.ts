@@ -22,6 +22,8 @@ import { DaemonError } from "../base/errors.ts";
 export const BLOCK_RECORD_BYTES = 104;
 /** A block may never decode to more than this (a deflate block has no limit of its own). */
 export const BLOCK_TAR_BYTES_MAX = 64 * 1024 * 1024;
+/** Blob bytes of a block that is fetched whole: what they decode to, and slack for empty blocks. */
+export const BLOCK_BLOB_BYTES_MAX = 2 * BLOCK_TAR_BYTES_MAX;
 /** 2^53 would be the limit of numbers; this is the limit of sense: 4 TiB of tar. */
 export const LAYER_TAR_BYTES_MAX = 4 * 1024 ** 4;
 
@@ -130,6 +132,11 @@ export class BlockTable {
   }
 }
 
+/** Its blob range is a whole frame's, decoded as it streams. */
+function isStreamed(codec: number): boolean {
+  return BLOCK_CODECS[codec] === "zstd-sequential";
+}
+
 function checkRecord(
   buffer: Buffer,
   index: number,
@@ -147,6 +154,7 @@ function checkRecord(
     blobLength > 0 &&
     blobOffset + BigInt(blobLength) <= BigInt(expected.blobBytes) &&
     buffer.readUInt8(base + 24) < BLOCK_CODECS.length &&
+    (blobLength <= BLOCK_BLOB_BYTES_MAX || isStreamed(buffer.readUInt8(base + 24))) &&
     buffer.readUInt8(base + 25) < 8;
   const next = expected.tarOffset + tarLength;
   if (!isSound || next > LAYER_TAR_BYTES_MAX) {

@@ -135,8 +135,9 @@ export class FetchScheduler implements AsyncDisposable {
     return this.#queues.get(layerId)?.flights.get(index)?.lastError;
   }
 
-  /** Something changed outside (a source appeared): look again now. */
+  /** Something changed outside (the network is back): no backoff is sat out. */
   wake(): void {
+    for (const queue of this.#queues.values()) queue.forgetBackoff();
     this.#schedulePump();
   }
 
@@ -373,7 +374,7 @@ export class FetchScheduler implements AsyncDisposable {
     if (run.isParked) state.parked -= 1;
     state.running -= 1;
     run.queue.running -= 1;
-    run.queue.passes.delete(run.plan.isFrame ? run.plan.first : -1);
+    if (run.plan.isFrame) run.queue.passes.delete(run.plan.first);
     this.#runs.delete(run);
     if (failure !== undefined) this.#onFailure(run, failure);
     for (const flight of run.hopeful.values()) this.#requeue(run.queue, flight);

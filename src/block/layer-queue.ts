@@ -109,6 +109,10 @@ export class LayerQueue {
     return ready.find((source) => this.sourceState(source.name).parked === 0) ?? ready[0];
   }
 
+  forgetBackoff(): void {
+    for (const state of this.#sources.values()) state.retryAtMs = 0;
+  }
+
   refused(source: BlockSource, error: DaemonError, nowMs: number): void {
     this.sourceState(source.name).refusal = { untilMs: nowMs + REFUSAL_MS, error };
   }

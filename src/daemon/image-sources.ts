@@ -60,6 +60,13 @@ class ImageBlockSource implements BlockSource {
       verify: false, // the resolver checks every block
     });
   }
+
+  onBadBlock(run: BlobRun): void {
+    this.#sources
+      .get(this.#place)
+      .then((source) => source.reportCorrupt?.(run.blobDigest))
+      .catch(() => undefined); // it cannot even be opened: there is nobody to tell
+  }
 }
 
 function registryPriority(priority: SourceFetchOptions["priority"]): FetchPriority {

@@ -119,7 +119,7 @@ export class BlobStream implements AsyncIterable<Uint8Array> {
     }
   }
 
-  /** A server that trickles keeps every timeout from firing: too little in a window is a failure. */
+  /** A trickling server keeps every timeout from firing: too little in a window is a failure. */
   async #nextOfBody(): Promise<Uint8Array | undefined> {
     const { clock } = this.#deps;
     const startedMs = clock.nowMs();

@@ -42,7 +42,13 @@ function unclamped(manifest: TreeManifest): TreeManifest {
   return new Map([...manifest, [path, { ...entry, mtime: "-2.000000000" }]]);
 }
 
-const needed = { root: true, fuse: true, program: true, containerd: ["2"], images: IMAGES } as const;
+const needed = {
+  root: true,
+  fuse: true,
+  program: true,
+  containerd: ["2"],
+  images: IMAGES,
+} as const;
 
 describe("The tree of an image, through containerd", function () {
   this.timeout(180_000);

@@ -117,6 +117,8 @@ class ScriptFrameDecoder implements ZstdFrameDecoder {
 class NativeFrameDecoder implements ZstdFrameDecoder {
   readonly #stream: Transform;
   #failure: Error | undefined;
+  /** Ends the write under way: after an error node:zlib does not call its callback. */
+  #onFailure: ((error: Error) => void) | undefined;
 
   constructor(native: NativeZstd) {
     this.#stream = native.createZstdDecompress({
@@ -126,15 +128,22 @@ class NativeFrameDecoder implements ZstdFrameDecoder {
     });
     this.#stream.on("error", (error) => {
       this.#failure = error;
+      this.#onFailure?.(error);
     });
   }
 
   async push(part: Uint8Array): Promise<Uint8Array> {
     await new Promise<void>((resolve, reject) => {
+      this.#onFailure = (error) => {
+        reject(new DaemonError("data-loss", "zstd frame does not decode", { cause: error }));
+      };
+      if (this.#failure !== undefined) {
+        this.#onFailure(this.#failure);
+        return;
+      }
       this.#stream.write(part, (error) => {
-        const failure = error ?? this.#failure;
-        if (failure === undefined) resolve();
-        else reject(new DaemonError("data-loss", "zstd frame does not decode", { cause: failure }));
+        if (error === null || error === undefined) resolve();
+        else this.#onFailure?.(error);
       });
     });
     const output: unknown = this.#stream.read();

@@ -45,8 +45,11 @@ const CODE_LENGTH_ORDER = [
   16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ] as const;
 
-/** Thrown inside this file only: the candidate is not what zlib decoded. */
-class Refuted extends Error {}
+/**
+ * Thrown inside this file only: the candidate is not what zlib decoded. One object for all, since
+ * most candidates end this way and a stack trace costs more than the probe.
+ */
+const REFUTED = new Error("refuted");
 
 /** A canonical Huffman code. */
 interface Code {
@@ -83,7 +86,7 @@ function tryCandidate(evidence: ProbeEvidence, startBits: number): Candidate | u
   try {
     return { startBits, identity: probe.run() ?? `bit ${startBits}` };
   } catch (error) {
-    if (error instanceof Refuted) return undefined;
+    if (error === REFUTED) return undefined;
     throw error;
   }
 }
@@ -111,7 +114,7 @@ class Probe {
         if (index === 0) identity = `stored ${lengthAt} ${isFinal ? "final" : ""}`;
       } else if (type === 1) this.#symbols(FIXED_LENGTHS, FIXED_DISTANCES);
       else if (type === 2) this.#dynamic();
-      else throw new Refuted();
+      else throw REFUTED;
       if (this.#isExhausted()) return identity;
       if (isFinal) {
         this.#checkStreamEnd();
@@ -129,7 +132,7 @@ class Probe {
     const { endsStream, output, bytes } = this.#evidence;
     const usedBytes = Math.ceil(this.#position / BITS_PER_BYTE);
     if (!endsStream || this.#compared !== output.length || usedBytes !== bytes.length) {
-      throw new Refuted();
+      throw REFUTED;
     }
   }
 
@@ -142,7 +145,7 @@ class Probe {
   #bit(): number {
     const byte = this.#evidence.bytes[this.#position >>> 3];
     // zlib needed no more input for the same output, so neither does the right candidate.
-    if (byte === undefined) throw new Refuted();
+    if (byte === undefined) throw REFUTED;
     const bit = (byte >>> (this.#position & 7)) & 1;
     this.#position += 1;
     return bit;
@@ -153,7 +156,7 @@ class Probe {
     this.#position = Math.ceil(this.#position / BITS_PER_BYTE) * BITS_PER_BYTE;
     const lengthAt = this.#position / BITS_PER_BYTE;
     const length = this.#bits(16);
-    if ((this.#bits(16) ^ 0xffff) !== length) throw new Refuted();
+    if ((this.#bits(16) ^ 0xffff) !== length) throw REFUTED;
     for (let index = 0; index < length && !this.#isExhausted(); index += 1) {
       this.#expect(this.#bits(8));
     }
@@ -161,13 +164,13 @@ class Probe {
   }
 
   #expect(byte: number): void {
-    if (this.#evidence.output[this.#compared] !== byte) throw new Refuted();
+    if (this.#evidence.output[this.#compared] !== byte) throw REFUTED;
     this.#compared += 1;
   }
 
   #copy(length: number, distance: number): void {
     const { output, window } = this.#evidence;
-    if (distance > this.#compared + window.length) throw new Refuted();
+    if (distance > this.#compared + window.length) throw REFUTED;
     for (let index = 0; index < length && !this.#isExhausted(); index += 1) {
       const source = this.#compared - distance;
       this.#expect((source >= 0 ? output[source] : window[window.length + source]) ?? 0);
@@ -191,7 +194,7 @@ class Probe {
   #extended(bases: readonly number[], extras: readonly number[], index: number): number {
     const base = bases[index];
     const extra = extras[index];
-    if (base === undefined || extra === undefined) throw new Refuted();
+    if (base === undefined || extra === undefined) throw REFUTED;
     return base + this.#bits(extra);
   }
 
@@ -207,20 +210,20 @@ class Probe {
       first = (first + count) << 1;
       value <<= 1;
     }
-    throw new Refuted();
+    throw REFUTED;
   }
 
   #dynamic(): void {
     const lengthCount = this.#bits(5) + 257;
     const distanceCount = this.#bits(5) + 1;
     const codeLengthCount = this.#bits(4) + 4;
-    if (lengthCount > 286 || distanceCount > 30) throw new Refuted();
+    if (lengthCount > 286 || distanceCount > 30) throw REFUTED;
     const codeLengths = new Uint8Array(19);
     for (let index = 0; index < codeLengthCount; index += 1) {
       codeLengths[CODE_LENGTH_ORDER[index] ?? 0] = this.#bits(3);
     }
     const lengths = this.#codeLengths(buildCode(codeLengths, false), lengthCount + distanceCount);
-    if (lengths[END_OF_BLOCK] === 0) throw new Refuted();
+    if (lengths[END_OF_BLOCK] === 0) throw REFUTED;
     this.#symbols(
       buildCode(lengths.subarray(0, lengthCount), true),
       buildCode(lengths.subarray(lengthCount), true),
@@ -237,11 +240,11 @@ class Probe {
         index += 1;
         continue;
       }
-      if (symbol === 16 && index === 0) throw new Refuted();
+      if (symbol === 16 && index === 0) throw REFUTED;
       const value = symbol === 16 ? (lengths[index - 1] ?? 0) : 0;
       const repeat =
         symbol === 16 ? 3 + this.#bits(2) : symbol === 17 ? 3 + this.#bits(3) : 11 + this.#bits(7);
-      if (index + repeat > count) throw new Refuted();
+      if (index + repeat > count) throw REFUTED;
       lengths.fill(value, index, index + repeat);
       index += repeat;
     }
@@ -259,10 +262,10 @@ function buildCode(lengths: Uint8Array, mayBeIncomplete: boolean): Code {
   let longest = 0;
   for (let length = 1; length <= CODE_LENGTH_MAX; length += 1) {
     left = left * 2 - (counts[length] ?? 0);
-    if (left < 0) throw new Refuted();
+    if (left < 0) throw REFUTED;
     if ((counts[length] ?? 0) > 0) longest = length;
   }
-  if (used > 0 && left > 0 && !(mayBeIncomplete && longest === 1)) throw new Refuted();
+  if (used > 0 && left > 0 && !(mayBeIncomplete && longest === 1)) throw REFUTED;
   const offsets = new Uint16Array(CODE_LENGTH_MAX + 2);
   for (let length = 1; length <= CODE_LENGTH_MAX; length += 1) {
     offsets[length + 1] = (offsets[length] ?? 0) + (counts[length] ?? 0);

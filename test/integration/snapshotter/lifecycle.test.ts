@@ -115,11 +115,11 @@ describe("snapshot lifecycle", () => {
   describe("commit", () => {
     it("calls nobody: it runs inside containerd's database transaction", async () => {
       await bench.prepare("key");
-      const before = [bench.provider.calls.length, JSON.stringify([...containerd.counts])];
+      const before = [bench.provider.calls.length, JSON.stringify([...bench.containerd.counts])];
       bench.containerd.isConnected = false;
       await bench.commit("name", "key");
       assert.deepEqual(
-        [bench.provider.calls.length, JSON.stringify([...containerd.counts])],
+        [bench.provider.calls.length, JSON.stringify([...bench.containerd.counts])],
         before,
       );
     });

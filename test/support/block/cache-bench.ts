@@ -26,7 +26,7 @@ export class CacheBench {
     const { clock, files, bootId, events, keeper } = this;
     const logger = listLogger(events);
     const dependencies = { clock, logger, files, bootId, drop: keeper.drop };
-    return await DiskCache.open(ROOT, dependencies, this.options);
+    return DiskCache.open(ROOT, dependencies, this.options);
   }
 
   /** Writes the block's right bytes, as the read path would, and tells the keeper. */

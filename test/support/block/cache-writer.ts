@@ -1,6 +1,6 @@
 /**
  * A process that writes blocks into a disk cache until it is killed, evicting all the time.
- * Arguments: root, quota in bytes, seed. Prints a line for each block written.
+ * Arguments: root, quota in bytes (never reached), seed. Prints a line for each block written.
  */
 import { silentLogger } from "../../../src/base/log.ts";
 import { systemClock } from "../../../src/base/clock.ts";
@@ -37,13 +37,8 @@ async function main(root: string, quotaBytes: number, seed: number): Promise<voi
   process.stdout.write("ready\n");
   for (let turn = seed; ; turn += 7) {
     const index = turn % sample.table.count;
-    if (layer.has(index)) {
-      await cache.flush();
-      const slot = layer.slot;
-      await layer.file.leave([index]).finish();
-      if (slot < 0) return;
-      continue;
-    }
+    // Past the quota's books, which are not what this is about.
+    if (layer.has(index)) await layer.file.leave([index]).finish();
     const isWritten = await layer.write(index, tarOf(sample, index));
     if (isWritten) process.stdout.write(`${index}\n`);
   }

@@ -76,6 +76,8 @@ export async function mountView(
   const key = basename(folder);
   const snapshots = ["snapshots", "--snapshotter", snapshotter];
   await containerd.ctr([...snapshots, "view", key, chainId]);
+  // Unlike `prepare`, ctr's `view` does not keep what it makes from the garbage collection.
+  await containerd.ctr([...snapshots, "label", key, "containerd.io/gc.root=lab"]);
   const { stdout } = await containerd.ctr([...snapshots, "mounts", folder, key]);
   lab.defer(async () => {
     await unmountUnder(folder);

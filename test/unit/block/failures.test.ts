@@ -161,6 +161,20 @@ describe("BlockResolver with failing sources", () => {
     assert.equal(source.requests.length, before + 1);
   });
 
+  it("does not sit out a backoff when it is woken", async () => {
+    await using bench = openBench();
+    const sample = evenLayer(35, 1, 1000);
+    const source = new FakeSource().add(sample);
+    source.onRequest = down;
+    bench.add(sample, [source]);
+    const reader = watch(bench.resolver.ensure(sample.id, FIRST, READER));
+    await bench.clock.advance(10_000);
+    source.onRequest = () => undefined;
+    bench.resolver.wake();
+    await settle();
+    assert.equal(reader.state, "done");
+  });
+
   it("asks the next source at once when the first refuses the blob, without asking it again", async () => {
     await using bench = openBench();
     const sample = evenLayer(27, 3, 1000);
@@ -229,7 +243,7 @@ describe("BlockResolver with failing sources", () => {
     const stuck = {
       name: "stuck",
       origin: "https://stuck.example",
-      fetch: () => gate().wait.then(() => honest.fetch as never),
+      fetch: () => new Promise<never>(() => undefined),
     };
     bench.add(sample, [stuck, honest]);
     const reader = watch(bench.resolver.ensure(sample.id, FIRST, READER));

@@ -55,7 +55,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
   { minLength: 2, maxLength: 16 },
 );
 
-const blobs = fc.constantFrom<("on" | "off")[]>("on", "off", "off");
+const blobSwitch = fc.constantFrom<("on" | "off")[]>("on", "off", "off");
 
 class World {
   readonly bench: CacheBench;
@@ -182,7 +182,7 @@ describe("DiskCache over a crash at any operation", () => {
   it("serves no wrong byte after a kill, and neither does the keeper that lived on", async () => {
     await fc.assert(
       fc.asyncProperty(
-        blobs,
+        blobSwitch,
         steps,
         steps,
         fc.double({ min: 0, max: 1, noNaN: true }),
@@ -216,7 +216,7 @@ describe("DiskCache over a crash at any operation", () => {
   it("serves no wrong byte after a power cut, and no bitmap vouches for one", async () => {
     await fc.assert(
       fc.asyncProperty(
-        blobs,
+        blobSwitch,
         steps,
         fc.double({ min: 0, max: 1, noNaN: true }),
         fc.double({ min: 0, max: 1, noNaN: true }),
@@ -251,7 +251,7 @@ describe("DiskCache over a crash at any operation", () => {
   it("serves no wrong byte after a kill of the second start and a later power cut", async () => {
     await fc.assert(
       fc.asyncProperty(
-        blobs,
+        blobSwitch,
         steps,
         steps,
         fc.integer({ min: 1, max: 200 }),

@@ -7,7 +7,7 @@ const IDENTITY = { kind: "decoded", blockCount: 20, tableSha256: Buffer.alloc(32
 const PATH = "/cache/decoded/x.present";
 
 async function open(files: SimFiles, identity: typeof IDENTITY = IDENTITY): Promise<PresenceFile> {
-  return await PresenceFile.open(await files.open(PATH), identity);
+  return PresenceFile.open(await files.open(PATH), identity);
 }
 
 describe("PresenceFile", () => {

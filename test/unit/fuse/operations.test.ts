@@ -97,7 +97,16 @@ describe("FuseOperations", () => {
     assert.deepEqual(
       [...words],
       [
-        0o100644, 4_000_000_000, 5, 9, 5, 0, 2, 7, 0, 4096,
+        0o100644,
+        4_000_000_000,
+        5,
+        9,
+        5,
+        0,
+        2,
+        7,
+        0,
+        4096,
         ...[(Math.ceil(FILE.size / 512) % 2 ** 32) >>> 0, 0],
         ...Array.from({ length: 3 }, () => [1_600_000_000_123 % 2 ** 32, 372]).flat(),
       ],
@@ -185,7 +194,8 @@ describe("FuseOperations", () => {
     const sizes = [0, 5, 4].map((size) => Buffer.alloc(size));
     for (const space of sizes) fake.native._op_getxattr(fake.signal, "/dir", "user.a", space);
     fake.native._op_getxattr(fake.signal, "/dir", "user.none", Buffer.alloc(5));
-    for (const size of [0, 15, 14]) fake.native._op_listxattr(fake.signal, "/dir", Buffer.alloc(size));
+    for (const size of [0, 15, 14])
+      fake.native._op_listxattr(fake.signal, "/dir", Buffer.alloc(size));
     assert.deepEqual(
       fake.answers.map(([result]) => result),
       [5, 5, -34, -61, 15, 15, -34],
@@ -194,8 +204,14 @@ describe("FuseOperations", () => {
   });
 
   it("implements only what the file system has", () => {
-    const { rootInode, lookup, getattr, readdir, open } = fakeFileSystem();
-    const bare: FuseFileSystem = { rootInode, lookup, getattr, readdir, open };
+    const full = fakeFileSystem();
+    const bare: FuseFileSystem = {
+      rootInode: 1,
+      lookup: (parent, name) => full.lookup(parent, name),
+      getattr: (inode) => full.getattr(inode),
+      readdir: (inode) => full.readdir(inode),
+      open: (inode) => full.open(inode),
+    };
     assert.deepEqual(Object.keys(new FakeNative(bare).operations.implemented()), [
       "getattr",
       "readdir",
@@ -220,7 +236,7 @@ describe("PathResolver", () => {
   it("forgets the paths used longest ago", () => {
     const fileSystem = { ...fakeFileSystem(), lookup: () => 3 };
     const paths = new PathResolver(fileSystem);
-    for (let index = 0; index < CACHED_PATHS_MAX + 100; index += 1) paths.resolve(`/${index}`);
+    for (let index = 0; index < CACHED_PATHS_MAX + 100; index += 1) void paths.resolve(`/${index}`);
     assert.equal(paths.cachedPaths, CACHED_PATHS_MAX);
   });
 

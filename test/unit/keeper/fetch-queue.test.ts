@@ -26,7 +26,7 @@ class FakeLink implements FetchLink {
     options: { readonly signal: AbortSignal },
   ): Promise<unknown> {
     assert.equal(method, "Fetcher.Fetch");
-    return await new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       this.calls.push({ request, signal: options.signal, resolve, reject });
     });
   }

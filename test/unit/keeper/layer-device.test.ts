@@ -49,7 +49,7 @@ describe("LayerDevice", () => {
     queue = new FetchQueue({ clock: new FakeClock(), log: silentLogger });
     queue.attach({
       isClosed: false,
-      call: async (_method, request) => await onFetch(request as ByteRange),
+      call: async (_method, request) => onFetch(request as ByteRange),
     });
     onFetch = async (range) => ({ present: [await fill(range)], data: new Uint8Array(0) });
     const service = { size: SIZE, tarBytes: TAR_BYTES, decodedPath, present: [], readWaitMs: 1000 };
@@ -80,7 +80,8 @@ describe("LayerDevice", () => {
   async function evict(range: ByteRange): Promise<void> {
     truth.remove(range);
     await device.drop([range]);
-    if (truth.missing(range).length === 1) await write(range, Buffer.alloc(range.end - range.start));
+    if (truth.missing(range).length === 1)
+      await write(range, Buffer.alloc(range.end - range.start));
   }
 
   async function check(offset: number, length: number): Promise<void> {
@@ -179,9 +180,6 @@ describe("LayerDevice", () => {
         }),
       );
     };
-    await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 30 }), run),
-      { numRuns: 40 },
-    );
+    await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 30 }), run), { numRuns: 40 });
   });
 });
