@@ -91,7 +91,10 @@ export class ReadAhead {
   }
 }
 
-/** In the stream's block, or across its end into the next one without a jump. */
+/**
+ * In the stream's block, across its end into the next one without a jump, or somewhere in what was
+ * fetched ahead of it (what the reader found present there was not reported).
+ */
 function goesOn(
   table: BlockTable,
   stream: Stream,
@@ -99,7 +102,8 @@ function goesOn(
   span: { readonly first: number; readonly last: number },
 ): boolean {
   if (span.first === stream.block) return true;
-  if (span.first !== stream.block + 1) return false;
+  if (span.first > stream.block && span.first < stream.aheadEnd) return true;
+  if (span.first !== Math.max(stream.block + 1, stream.aheadEnd)) return false;
   return range.start - table.tarOffsetOf(span.first) <= STEP_SLACK_BYTES;
 }
 

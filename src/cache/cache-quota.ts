@@ -6,6 +6,7 @@
  * writes, so the quota is never exceeded; eviction starts a little ahead of it so that a reader
  * seldom waits for one.
  */
+import { raceAbort } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
 import { DaemonError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
@@ -283,9 +284,8 @@ export class CacheQuota {
       limit.abort(new DaemonError("deadline-exceeded", text));
     });
     try {
-      await drop(layerId, ranges, {
-        signal: AbortSignal.any([limit.signal, this.#closing.signal]),
-      });
+      const signal = AbortSignal.any([limit.signal, this.#closing.signal]);
+      await raceAbort(drop(layerId, ranges, { signal }), signal);
     } finally {
       cancel();
     }

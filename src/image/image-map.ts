@@ -2,7 +2,7 @@
 import { DaemonError } from "../base/errors.ts";
 import { parseDiffId, parseDigest, type Digest, type DiffId } from "../oci/index.ts";
 
-export const IMAGE_MAP_VERSION = 1;
+const IMAGE_MAP_VERSION = 1;
 /** Source: overlayfs, and the most devices that one EROFS mount's options can name. */
 export const IMAGE_LAYERS_MAX = 500;
 

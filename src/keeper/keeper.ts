@@ -59,6 +59,8 @@ export interface KeeperOptions {
 export class Keeper implements AsyncDisposable {
   readonly #options: KeeperOptions;
   readonly #queue: FetchQueue;
+  /** Of sessions that are closed. */
+  #threadsBefore = 0;
   readonly #touched = new TouchedLog();
   readonly #counters: ReadCounters = { reads: 0, readsPresent: 0, readsMissed: 0, bytes: 0 };
   readonly #layers = new Map<string, ServedLayer>();
@@ -98,11 +100,18 @@ export class Keeper implements AsyncDisposable {
         await this.#layers.get(layer)?.device.drop(ranges);
         return {};
       }),
-      "Keeper.Stats": () => Promise.resolve({ ...this.#counters, waiting: this.#queue.size }),
+      "Keeper.Stats": () => Promise.resolve(this.#stats()),
       "Keeper.Shutdown": async (request) => ({
         remaining: await this.shutdown({ force: parseForce(request) }),
       }),
     };
+  }
+
+  #stats(): object {
+    let threads = this.#threadsBefore;
+    for (const { session } of this.#layers.values()) threads += session?.threads ?? 0;
+    for (const { session } of this.#trees.values()) threads += session.threads;
+    return { ...this.#counters, waiting: this.#queue.size, threads };
   }
 
   #hello(connection: ControlConnection): object {
@@ -199,6 +208,7 @@ export class Keeper implements AsyncDisposable {
       }
     }
     await layer.session?.unmount(options);
+    this.#threadsBefore += layer.session?.threads ?? 0;
     this.#layers.delete(id);
     this.#queue.cancelLayer(id, new DaemonError("canceled", "the layer is no longer served"));
     await layer.device[Symbol.asyncDispose]();

@@ -17,7 +17,10 @@ export interface KeeperStats {
   readonly readsPresent: number;
   readonly readsMissed: number;
   readonly bytes: number;
+  /** Reads that wait for the image service now. */
   readonly waiting: number;
+  /** libfuse threads that ever were. */
+  readonly threads: number;
 }
 
 function invalid(what: string): DaemonError {
@@ -71,6 +74,7 @@ export function parseStats(value: unknown): KeeperStats {
     readsMissed: count(message["readsMissed"], "reads_missed"),
     bytes: count(message["bytes"], "bytes"),
     waiting: count(message["waiting"], "waiting"),
+    threads: count(message["threads"], "threads"),
   };
 }
 

@@ -94,7 +94,7 @@ export async function* decodeFrame(
   }
 }
 
-export async function pushPart(decoder: ZstdFrameDecoder, part: ZstdPart): Promise<Uint8Array> {
+async function pushPart(decoder: ZstdFrameDecoder, part: ZstdPart): Promise<Uint8Array> {
   if (part.kind === "skippable") return new Uint8Array(0);
   const endsFrame = part.kind !== "header" && part.endsFrame;
   return decoder.push(part.bytes, { endsFrame });

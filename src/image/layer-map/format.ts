@@ -4,11 +4,12 @@
  */
 import { createHash } from "node:crypto";
 import { DaemonError } from "../../base/errors.ts";
+import { IMAGE_BYTES_MAX } from "../../erofs/index.ts";
 
-export const LAYER_MAP_MAGIC = Buffer.from("FNLAYMAP", "latin1");
-export const LAYER_MAP_VERSION = 1;
+const LAYER_MAP_MAGIC = Buffer.from("FNLAYMAP", "latin1");
+const LAYER_MAP_VERSION = 1;
 
-export const SECTION_TYPES = ["info", "meta", "blocks", "windows"] as const;
+const SECTION_TYPES = ["info", "meta", "blocks", "windows"] as const;
 export type SectionType = (typeof SECTION_TYPES)[number];
 
 const HEADER_BYTES = 64;
@@ -16,12 +17,12 @@ const SECTION_RECORD_BYTES = 64;
 /** Header and section table; the first section starts here. */
 export const LAYER_MAP_HEAD_BYTES = HEADER_BYTES + SECTION_TYPES.length * SECTION_RECORD_BYTES;
 /** Sections begin at multiples of this, the gaps are zeros. */
-export const SECTION_ALIGNMENT_BYTES = 64;
+const SECTION_ALIGNMENT_BYTES = 64;
 
 /** What readers hold in memory; larger is refused before it is read. */
 export const INFO_BYTES_MAX = 64 * 1024;
 export const BLOCKS_BYTES_MAX = 512 * 1024 * 1024;
-export const META_BYTES_MAX = 2 * 1024 * 1024 * 1024 - 4096;
+export const META_BYTES_MAX = IMAGE_BYTES_MAX;
 const FILE_BYTES_MAX = 1024 ** 4;
 
 export interface Section {

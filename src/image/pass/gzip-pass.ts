@@ -10,11 +10,7 @@
  */
 import { crc32 } from "node:zlib";
 import { DaemonError } from "../../base/errors.ts";
-import {
-  GZIP_HEADER_BYTES_MAX,
-  GZIP_TRAILER_BYTES,
-  gzipHeaderLength,
-} from "../../block/index.ts";
+import { GZIP_HEADER_BYTES_MAX, GZIP_TRAILER_BYTES, gzipHeaderLength } from "../../block/index.ts";
 import type { BlobPass } from "./blob-pass.ts";
 import type { BlockCutter } from "./block-cutter.ts";
 import { probeStartBits } from "./deflate-probe.ts";

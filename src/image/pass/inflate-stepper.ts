@@ -8,7 +8,7 @@ import { constants, createInflateRaw } from "node:zlib";
 import { DaemonError } from "../../base/errors.ts";
 
 /** Node majors on which the engine's interface was checked. */
-export const STEPPER_NODE_MAJORS: readonly number[] = [20, 22, 24];
+const STEPPER_NODE_MAJORS: readonly number[] = [20, 22, 24];
 
 /** The parts of node:zlib's engine that are used. Source: Node lib/zlib.js, processChunkSync. */
 interface Engine {

@@ -6,7 +6,7 @@ import { tarError } from "../tar/error.ts";
 import { isBlockAligned } from "../tar/sparse.ts";
 
 /** Source: Linux stat.h. */
-export const S_IFMT = 0o170000;
+const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFCHR = 0o020000;
 const S_IFLNK = 0o120000;
@@ -33,7 +33,7 @@ export function isSymlink(mode: number): boolean {
   return (mode & S_IFMT) === S_IFLNK;
 }
 
-export function isRegularFile(mode: number): boolean {
+function isRegularFile(mode: number): boolean {
   return (mode & S_IFMT) === FILE_TYPE_BITS.file;
 }
 
@@ -88,7 +88,7 @@ export function linkedAttributes(inode: ErofsAttributes, link: TarEntry): ErofsA
  * marks), `user.` on files and directories only (the kernel refuses others), no namespace that the
  * kernel has no handler for. Sorted, so that equal layers give equal metadata.
  */
-export function keptXattrs(entry: TarEntry, mode: number): ReadonlyMap<string, Uint8Array> {
+function keptXattrs(entry: TarEntry, mode: number): ReadonlyMap<string, Uint8Array> {
   if (entry.xattrs.size === 0) return entry.xattrs;
   const kept = new Map<string, Uint8Array>();
   for (const name of [...entry.xattrs.keys()].sort()) {

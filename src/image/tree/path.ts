@@ -1,7 +1,7 @@
 /** Paths of archive members as lists of components; byte strings throughout. */
 import { TAR_NAME_BYTES_MAX, TAR_PATH_BYTES_MAX, TREE_DEPTH_MAX } from "../limits.ts";
 
-export type PathRule = string;
+type PathRule = string;
 
 /**
  * Cleans a path as containerd does (`./` and leading slashes go, `..` takes a component away), but

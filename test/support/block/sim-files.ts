@@ -35,6 +35,8 @@ export class SimFiles implements CacheFiles {
   #inodes = new Map<string, SimInode>();
   #durableNames = new Map<string, SimInode>();
   operations = 0;
+  /** Starts of the machine: files opened before the last one belong to a dead process. */
+  #start = 0;
   crash: Crash | undefined;
   isDown = false;
   freeSpace = Infinity;
@@ -56,6 +58,7 @@ export class SimFiles implements CacheFiles {
 
   /** Starts again after a kill: nothing is lost. */
   afterKill(): void {
+    this.#start += 1;
     this.isDown = false;
     this.crash = undefined;
   }
@@ -84,6 +87,7 @@ export class SimFiles implements CacheFiles {
     }
     this.#inodes = inodes;
     this.#durableNames = new Map(inodes);
+    this.#start += 1;
     this.isDown = false;
     this.crash = undefined;
   }
@@ -161,27 +165,32 @@ export class SimFiles implements CacheFiles {
   }
 
   #file(path: string, inode: SimInode): CacheFile {
+    const start = this.#start;
+    const step = async (kind?: "write"): Promise<(length: number) => number> => {
+      if (start !== this.#start) throw stopped();
+      return this.#step(kind);
+    };
     return {
       readAt: async (position, length) => {
-        await this.#step();
+        await step();
         if (position + length > inode.bytes.length) {
           throw new DaemonError("data-loss", `${path} ends at ${inode.bytes.length}`);
         }
         return Buffer.from(inode.bytes.subarray(position, position + length));
       },
       writeAt: async (bytes, position) => {
-        const part = await this.#step("write");
+        const part = await step("write");
         this.onWrite(path, bytes, position);
         this.#apply(inode, { position, bytes: Buffer.from(bytes).subarray(0, part(bytes.length)) });
         if (this.isDown) throw stopped();
       },
       sync: async () => {
-        await this.#step();
+        await step();
         inode.durable = Buffer.from(inode.bytes);
         inode.unsynced = [];
       },
       punch: async (offset, length) => {
-        await this.#step();
+        await step();
         if (this.failPunch) throw new DaemonError("unimplemented", "EOPNOTSUPP");
         this.onPunch(path, offset, length);
         const end = Math.min(offset + length, inode.bytes.length);
@@ -189,7 +198,7 @@ export class SimFiles implements CacheFiles {
           this.#apply(inode, { position: offset, bytes: Buffer.alloc(end - offset) });
       },
       truncate: async (sizeBytes) => {
-        await this.#step();
+        await step();
         const old = inode.bytes.subarray(0, sizeBytes);
         inode.bytes = Buffer.concat([old, Buffer.alloc(Math.max(0, sizeBytes - old.length))]);
         // Sizes are journalled: a shorter file is never long again with its old bytes.
@@ -201,11 +210,11 @@ export class SimFiles implements CacheFiles {
         if (sizeBytes > inode.durable.length) inode.durable = grown(inode.durable, sizeBytes);
       },
       setModifiedTime: async (timeMs) => {
-        await this.#step();
+        await step();
         inode.modifiedMs = timeMs;
       },
       stat: async () => {
-        await this.#step();
+        await step();
         return statOf(inode);
       },
       [Symbol.asyncDispose]: () => Promise.resolve(),

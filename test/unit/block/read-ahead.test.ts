@@ -71,6 +71,15 @@ describe("ReadAhead", () => {
     assert.ok(answers.some(({ first }) => first > 30));
   });
 
+  it("goes on where the reader leaves what was fetched ahead", () => {
+    const ahead = new ReadAhead(OPTIONS);
+    read(ahead, 0, 10);
+    readOn(ahead, 1, 2);
+    assert.deepEqual(read(ahead, 3 * BLOCK + 50, 4 * BLOCK + 10), { first: 5, last: 6 });
+    assert.deepEqual(read(ahead, 7 * BLOCK - 10, 7 * BLOCK + 10), { first: 8, last: 11 });
+    assert.equal(read(ahead, 30 * BLOCK, 30 * BLOCK + 10), undefined);
+  });
+
   it("is off with a window of 0", () => {
     const ahead = new ReadAhead({ ...OPTIONS, maxBytes: 0 });
     read(ahead, 0, 10);
