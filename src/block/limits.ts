@@ -4,7 +4,7 @@ const MIB = 1024 * 1024;
 
 /** Blob bytes in one request while a reader waits: one round trip's worth at 1 Gbit/s and 30 ms. */
 export const READER_RUN_BYTES_MAX = 4 * MIB;
-/** Blob bytes in one request of prefetch or fill: fewer requests, nobody waits for the first byte. */
+/** Blob bytes in one request of prefetch or fill: fewer requests, nobody waits for the first. */
 export const BULK_RUN_BYTES_MAX = 8 * MIB;
 /** Blob bytes between two blocks (member headers, skippable frames) that a run reads and drops. */
 export const RUN_GAP_BYTES_MAX = 64 * 1024;

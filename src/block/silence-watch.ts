@@ -80,7 +80,7 @@ export class SilenceWatch {
   }
 }
 
-/** The stream's pieces, each waited for under the watch. A stream that ignores the signal is left. */
+/** The stream's pieces, each waited for under the watch; one that ignores the signal is left. */
 export async function* watchedStream(
   stream: AsyncIterable<Uint8Array>,
   watch: SilenceWatch,

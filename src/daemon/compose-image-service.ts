@@ -29,7 +29,7 @@ import { rootPaths, statePaths } from "./paths.ts";
 import type { RootPaths } from "./paths.ts";
 import { ProcessLock } from "./process-lock.ts";
 
-/** The keeper answers EIO a little after the image service should have: it decides, with a reason. */
+/** The keeper answers EIO a little after the image service should have, which knows the reason. */
 const KEEPER_EXTRA_WAIT_MS = 5_000;
 const SECOND_MS = 1000;
 

@@ -89,7 +89,8 @@ async function start(
   scope.defer(() => stopRoles(client, { keeper, imageService }, log));
   scope.use(containerd);
   scope.defer(async () => {
-    await (await snapshotter)[Symbol.asyncDispose]();
+    // One that could not be opened has told every caller why.
+    await snapshotter.then((one) => one[Symbol.asyncDispose]()).catch(() => undefined);
   });
   scope.use(server);
   await keeper.start({ signal });

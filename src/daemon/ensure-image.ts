@@ -93,6 +93,18 @@ export class ImageEnsurer {
     return this.#images.run(key, (report) => this.#work(request, report), options);
   }
 
+  /** Makes the maps that these layers of a recorded image have lost. */
+  async remakeMaps(
+    layers: readonly LayerRecord[],
+    options: { readonly signal: AbortSignal },
+  ): Promise<void> {
+    for (const layer of layers) {
+      if (this.#maker.has(layer.diffId)) continue;
+      const sources = this.#store.sourcesOf(layer.blobDigest);
+      await this.#makeMap(layer, sources, options.signal, () => undefined);
+    }
+  }
+
   async #work(request: EnsureImageRequest, report: ProgressListener): Promise<ImageRecord> {
     const signal = this.#stop;
     report({ phase: "resolve", doneBytes: 0, totalBytes: 0, layersDone: 0, layers: 0 });

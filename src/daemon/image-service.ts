@@ -106,6 +106,8 @@ export class ImageService {
     options: SignalOption & { readonly target?: string | undefined },
   ): Promise<MountedPath> {
     const layers = this.parts.chains.layersOf(chainId);
+    // A claim outlives a damaged map: containerd never fetches the layer again.
+    await this.parts.ensurer.remakeMaps(layers, options);
     const [metadataPath, open] = await Promise.all([
       this.parts.chains.metadata(chainId, options),
       Promise.all(layers.map((layer) => this.parts.layers.openLayer(layer.diffId))),

@@ -24,7 +24,7 @@ function put64(words: Uint32Array, index: number, value: number): void {
   words[index + 1] = Math.floor(value / TWO_32);
 }
 
-/** Source: glibc gnu_dev_makedev for numbers of 12 and 20 bits: what libfuse hands to the kernel. */
+/** Source: the kernel's new_encode_dev, 12 and 20 bits: what libfuse hands through. */
 export function encodeDevice(major: number, minor: number): number {
   return (((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12)) >>> 0) % TWO_32;
 }

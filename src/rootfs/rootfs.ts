@@ -205,7 +205,7 @@ export class Rootfs implements AsyncDisposable {
     if (failed !== undefined) throw failed.reason;
   }
 
-  /** Where a layer's data device is mounted: numbered, because options and paths must stay short. */
+  /** Where a layer's data device is mounted: numbered, because paths must stay short. */
   #layerPath(layerId: string): string {
     let number = this.#layerNumbers.get(layerId);
     if (number === undefined) {

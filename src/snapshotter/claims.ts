@@ -20,7 +20,7 @@ import {
   ENSURE_WAIT_MS,
   MANIFEST_TRIES_MAX,
 } from "./limits.ts";
-import type { Labels } from "./types.ts";
+import type { Labels } from "./snapshot-info.ts";
 
 export interface ClaimRequest {
   readonly chainId: ChainId;

@@ -12,7 +12,7 @@
  */
 import { DaemonError } from "../base/errors.ts";
 import { FILTER_CHARS_MAX, FILTERS_MAX } from "./limits.ts";
-import type { SnapshotInfo } from "./types.ts";
+import type { SnapshotInfo } from "./snapshot-info.ts";
 
 /** The value of a field, or undefined where the object has none. */
 export type FieldReader = (path: readonly string[]) => string | undefined;

@@ -6,4 +6,4 @@ export { SnapshotterServer } from "./service/server.ts";
 export type { ServerOptions } from "./service/server.ts";
 export { Snapshotter } from "./snapshotter.ts";
 export type { CreateInput, SnapshotterOptions } from "./snapshotter.ts";
-export type { Mount, SnapshotInfo, SnapshotKind, SnapshotUsage } from "./types.ts";
+export type { Mount, SnapshotInfo, SnapshotKind, SnapshotUsage } from "./snapshot-info.ts";

@@ -1,7 +1,7 @@
 /** The labels that reach a snapshotter. Sources: containerd core/snapshots, pkg/labels, CRI. */
 import { DaemonError } from "../base/errors.ts";
 import { KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_PER_SNAPSHOT_MAX } from "./limits.ts";
-import type { Labels } from "./types.ts";
+import type { Labels } from "./snapshot-info.ts";
 
 /** The chain ID that the unpacker wants: a Prepare with it may be answered AlreadyExists. */
 export const LABEL_SNAPSHOT_REF = "containerd.io/snapshot.ref";

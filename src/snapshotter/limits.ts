@@ -16,6 +16,8 @@ export const LOWER_LAYERS_MAX = 500;
 
 /** One journal frame: a transaction is a few kilobytes, a chunk of a compaction about 1 MiB. */
 export const FRAME_PAYLOAD_BYTES_MAX = 32 * 1024 * 1024;
+/** Transactions that share one frame, together, in bytes. */
+export const GROUP_BYTES_MAX = 8 * 1024 * 1024;
 /** A journal above this is not ours: compaction keeps it near the size of the live state. */
 export const JOURNAL_BYTES_MAX = 1024 * 1024 * 1024;
 /** Below this a journal is never compacted, in bytes. */

@@ -4,7 +4,7 @@ import type { ImageProvider } from "./image-provider.ts";
 import { LOWER_LAYERS_MAX } from "./limits.ts";
 import { checkMountPath } from "./mounts.ts";
 import type { Store } from "./store.ts";
-import type { SnapshotRecord } from "./types.ts";
+import type { SnapshotRecord } from "./snapshot-info.ts";
 
 /**
  * Nearest first. A claimed ancestor ends the walk: its chain's mount holds all that is below it,

@@ -5,7 +5,7 @@
 import { DaemonError } from "../base/errors.ts";
 import { LABEL_GID_MAPPING, LABEL_UID_MAPPING } from "./labels.ts";
 import { LOWER_LAYERS_MAX } from "./limits.ts";
-import type { Labels, Mount } from "./types.ts";
+import type { Labels, Mount } from "./snapshot-info.ts";
 
 export interface OverlayFeatures {
   /** The kernel knows `index`: switch it off, so that a lower layer may be shared. */

@@ -2,7 +2,7 @@
  * The life of snapshots: local ones as containerd's overlay snapshotter keeps them, claimed ones
  * whose content is the image provider's. Knows nothing of gRPC.
  */
-import { abortReason, throwIfAborted } from "../base/abort.ts";
+import { abortReason, raceAbort, throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
 import { DaemonError, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
@@ -42,7 +42,13 @@ import {
   updateLabels,
 } from "./transitions.ts";
 import type { CommitInput } from "./transitions.ts";
-import type { Labels, Mount, SnapshotInfo, SnapshotRecord, SnapshotUsage } from "./types.ts";
+import type {
+  Labels,
+  Mount,
+  SnapshotInfo,
+  SnapshotRecord,
+  SnapshotUsage,
+} from "./snapshot-info.ts";
 import { UsageCounter } from "./usage-counter.ts";
 
 export interface SnapshotterOptions {
@@ -82,10 +88,12 @@ export class Snapshotter implements AsyncDisposable {
   readonly #owner: Owner;
   readonly #usage: UsageCounter;
   readonly #retains = new SingleFlight<"retain", void>();
-  readonly #cleanups = new SingleFlight<"cleanup", void>();
   /** Ends what goes on in the background. */
   readonly #life = new AbortController();
   #store: Store;
+  #lastCleanup: Promise<void> = Promise.resolve();
+  /** Waits for the last one. */
+  #nextCleanup: Promise<void> | undefined;
   /** The provider knows which chains are claimed; until then nothing new is claimed. */
   #isRetained = false;
   /** Chains that lost a snapshot since the last clean-up. */
@@ -135,7 +143,7 @@ export class Snapshotter implements AsyncDisposable {
     const report = (event: string) => (error: unknown) => {
       if (!signal.aborted) this.#options.log.warn(event, { err: error });
     };
-    this.#owner.check({ signal }).catch(report("containerd-not-identified"));
+    this.#owner.check({ signal }).catch(report("snapshots-not-set-aside"));
     this.#retain({ signal }).catch(report("claims-not-retained"));
     this.cleanup({ signal }).catch(report("cleanup-failed"));
   }
@@ -221,10 +229,19 @@ export class Snapshotter implements AsyncDisposable {
     return this.#usage.usage(store, requireSnapshot(store.metastore, key), options);
   }
 
-  /** Deletes what was removed and releases the chains that no snapshot claims any more. */
-  async cleanup(options: CallOptions): Promise<void> {
-    const work = (signal: AbortSignal): Promise<void> => this.#cleanup(signal);
-    await this.#cleanups.run("cleanup", work, options);
+  /**
+   * Deletes what was removed and releases the chains that no snapshot claims any more. Goes on when
+   * the caller leaves.
+   */
+  async cleanup({ signal }: CallOptions): Promise<void> {
+    // One under way may have passed by what was removed just now: another one follows it.
+    this.#nextCleanup ??= this.#lastCleanup.then(async () => {
+      this.#nextCleanup = undefined;
+      const work = this.#cleanup(this.#life.signal);
+      this.#lastCleanup = work.catch(() => undefined);
+      await work;
+    });
+    await raceAbort(this.#nextCleanup, signal);
   }
 
   /** What is claimed, for status output. */
@@ -238,6 +255,8 @@ export class Snapshotter implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#life.abort(new DaemonError("unavailable", "snapshotter is stopping"));
+    await Promise.allSettled([this.#nextCleanup]);
+    await this.#lastCleanup;
     await this.#store[Symbol.asyncDispose]();
   }
 

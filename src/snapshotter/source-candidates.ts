@@ -5,7 +5,7 @@
 import { isDomain, isRepository, tryParseReference } from "../oci/index.ts";
 import { LABEL_DISTRIBUTION_SOURCE } from "./labels.ts";
 import { SOURCE_CANDIDATES_MAX } from "./limits.ts";
-import type { Labels } from "./types.ts";
+import type { Labels } from "./snapshot-info.ts";
 
 export interface DistributionSource {
   readonly hostname: string;

@@ -6,7 +6,7 @@ import { DaemonError } from "../base/errors.ts";
 import type { ChainId } from "../oci/index.ts";
 import { LABEL_SNAPSHOT_REF } from "./labels.ts";
 import type { Transaction } from "./metastore/metastore.ts";
-import type { Labels, SnapshotRecord, SnapshotUsage } from "./types.ts";
+import type { Labels, SnapshotRecord, SnapshotUsage } from "./snapshot-info.ts";
 
 type Reader = Pick<Transaction, "get">;
 

@@ -7,7 +7,7 @@ import { lstat, readdir, rmdir, unlink } from "node:fs/promises";
 import { throwIfAborted } from "../base/abort.ts";
 import { systemErrorName } from "../base/errors.ts";
 import { SCAN_STATS_MAX } from "./limits.ts";
-import type { SnapshotUsage } from "./types.ts";
+import type { SnapshotUsage } from "./snapshot-info.ts";
 
 /** Source: stat(2): st_blocks counts 512-byte units whatever the file system. */
 const STAT_BLOCK_BYTES = 512n;

@@ -5,7 +5,7 @@ import { SingleFlight } from "../base/single-flight.ts";
 import { USAGE_SCAN_QUEUE_MAX, USAGE_SCANS_MAX } from "./limits.ts";
 import type { Store } from "./store.ts";
 import { diskUsage } from "./tree-scan.ts";
-import type { SnapshotRecord, SnapshotUsage } from "./types.ts";
+import type { SnapshotRecord, SnapshotUsage } from "./snapshot-info.ts";
 
 export class UsageCounter {
   readonly #log: Logger;

@@ -18,7 +18,7 @@ import {
   NAMESPACES_MAX,
 } from "../limits.ts";
 import { LABEL_GC_CONFIG } from "../labels.ts";
-import type { Labels } from "../types.ts";
+import type { Labels } from "../snapshot-info.ts";
 import {
   bytesField,
   listField,

@@ -8,11 +8,16 @@
 import type { Clock } from "../../base/clock.ts";
 import { DaemonError, withContext } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { COMPACT_BYTES_MIN, COMPACT_FRAME_BYTES, COMPACT_GROWTH } from "../limits.ts";
-import type { SnapshotRecord } from "../types.ts";
+import {
+  COMPACT_BYTES_MIN,
+  COMPACT_FRAME_BYTES,
+  COMPACT_GROWTH,
+  GROUP_BYTES_MAX,
+} from "../limits.ts";
+import type { SnapshotRecord } from "../snapshot-info.ts";
 import { Journal } from "./journal.ts";
 import type { JournalFiles } from "./journal-files.ts";
-import { encodeOperations, parseOperations } from "./records.ts";
+import { encodeOperations, joinOperations, parseOperations } from "./records.ts";
 import type { Operation } from "./records.ts";
 import { State } from "./state.ts";
 
@@ -28,6 +33,7 @@ export interface Transaction {
 
 interface Waiting {
   readonly operations: readonly Operation[];
+  readonly payload: Buffer;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -130,9 +136,10 @@ export class Metastore implements AsyncDisposable {
     const operations: Operation[] = [];
     const result = work(this.#transaction(operations));
     if (operations.length === 0) return result;
+    const payload = encodeOperations(operations);
     for (const operation of operations) this.#latest.apply(operation);
     await new Promise<void>((resolve, reject) => {
-      this.#queue.push({ operations, resolve, reject });
+      this.#queue.push({ operations, payload, resolve, reject });
       this.#writer ??= this.#write();
     });
     return result;
@@ -156,12 +163,11 @@ export class Metastore implements AsyncDisposable {
 
   async #write(): Promise<void> {
     while (this.#queue.length > 0) {
-      const group = this.#queue;
-      this.#queue = [];
+      const group = this.#nextGroup();
       try {
         if (this.#journal.isBroken) await this.#compact();
         const operations = group.flatMap((waiting) => waiting.operations);
-        await this.#journal.append(encodeOperations(operations));
+        await this.#journal.append(joinOperations(group.map((waiting) => waiting.payload)));
         for (const operation of operations) this.#visible.apply(operation);
       } catch (error) {
         this.#rollBack(group, error);
@@ -171,6 +177,18 @@ export class Metastore implements AsyncDisposable {
       if (this.#isDueForCompaction()) await this.#tryCompact();
     }
     this.#writer = undefined;
+  }
+
+  /** At least one transaction; more as long as they fit one frame. */
+  #nextGroup(): Waiting[] {
+    let bytes = 0;
+    let count = 0;
+    for (const { payload } of this.#queue) {
+      bytes += payload.length;
+      if (count > 0 && bytes > GROUP_BYTES_MAX) break;
+      count += 1;
+    }
+    return this.#queue.splice(0, count);
   }
 
   /** What came later may build on what failed: all of it fails. */

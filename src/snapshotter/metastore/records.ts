@@ -1,7 +1,7 @@
 /** Journal payloads: a JSON array of operations, one array per transaction group. */
 import { DaemonError } from "../../base/errors.ts";
 import { parseChainId } from "../../oci/index.ts";
-import type { SnapshotKind, SnapshotRecord } from "../types.ts";
+import type { SnapshotKind, SnapshotRecord } from "../snapshot-info.ts";
 
 export const FORMAT_VERSION = 1;
 
@@ -54,6 +54,13 @@ function encodeOperation(operation: Operation): readonly unknown[] {
 
 export function encodeOperations(operations: readonly Operation[]): Buffer {
   return Buffer.from(JSON.stringify(operations.map((operation) => encodeOperation(operation))));
+}
+
+/** Several encoded arrays as one. */
+export function joinOperations(parts: readonly Buffer[]): Buffer {
+  const pieces: Buffer[] = [];
+  for (const part of parts) pieces.push(Buffer.from(","), part.subarray(1, -1));
+  return Buffer.concat([Buffer.from("["), ...pieces.slice(1), Buffer.from("]")]);
 }
 
 function bad(what: string): never {

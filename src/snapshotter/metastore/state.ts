@@ -1,5 +1,5 @@
 /** The snapshots in memory: by name, with the number of children of each. */
-import type { SnapshotRecord } from "../types.ts";
+import type { SnapshotRecord } from "../snapshot-info.ts";
 import type { Operation } from "./records.ts";
 
 export class State {

@@ -1,6 +1,6 @@
 /** containerd's Snapshots messages and our types: conversion, nothing else. */
 import { mapField, messageOf, stringField, timestampMessage } from "../containerd/fields.ts";
-import type { Mount, SnapshotInfo, SnapshotKind } from "../types.ts";
+import type { Mount, SnapshotInfo, SnapshotKind } from "../snapshot-info.ts";
 
 /** Source: snapshots.proto, enum Kind. */
 const KINDS: Readonly<Record<SnapshotKind, number>> = { view: 1, active: 2, committed: 3 };

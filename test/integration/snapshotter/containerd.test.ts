@@ -15,12 +15,14 @@ import {
   Registry,
   run,
 } from "../../support/lab/index.ts";
+import type { ContainerdLine } from "../../support/lab/index.ts";
 import { startDaemon } from "../../support/snapshotter/daemon.ts";
 import type { TestDaemon } from "../../support/snapshotter/daemon.ts";
 import { provided } from "../../support/snapshotter/fake-provider.ts";
 import { makeSmallImage } from "../../support/snapshotter/small-image.ts";
 import type { SmallImage } from "../../support/snapshotter/small-image.ts";
 
+const TOOLS = ["skopeo", "docker-registry", "runc", "busybox"];
 const NAME = "mine";
 const SHOW = ["/bin/sh", "-c", "cat /etc/motd /top; ls /old; echo new > /top; cat /top"];
 const SHOWN = "two\nthree\nnew\n";
@@ -35,7 +37,7 @@ interface Stack extends TestDaemon {
 }
 
 /** `known` is what the daemon is told of registries: the port is lost in containerd's labels. */
-async function startStack(lab: Lab): Promise<Stack> {
+async function startStack(lab: Lab, line: ContainerdLine): Promise<Stack> {
   const scope = new Scope();
   lab.defer(() => scope[Symbol.asyncDispose]());
   const folder = await lab.makeFolder("s");
@@ -52,7 +54,7 @@ async function startStack(lab: Lab): Promise<Stack> {
   const overrides = { certsFolders: [certs, join(folder, "none")] };
   const daemon = await startDaemon(scope, { folder, containerd: client, overrides });
   const containerd = await Containerd.start(lab, {
-    line: "1.6",
+    line,
     snapshotter: { name: NAME, address: daemon.address, root: daemon.root },
     criSnapshotter: false,
   });
@@ -87,16 +89,12 @@ describe("snapshotter behind containerd 1.6", function () {
   let stack: Stack;
 
   before(function () {
-    needs(this, {
-      root: true,
-      commands: ["skopeo", "docker-registry", "runc", "busybox"],
-      containerd: ["1.6"],
-    });
+    needs(this, { root: true, commands: TOOLS, containerd: ["1.6"] });
   });
 
   beforeEach(async () => {
     lab = await Lab.create();
-    stack = await startStack(lab);
+    stack = await startStack(lab, "1.6");
   });
 
   afterEach(async () => {
@@ -253,5 +251,34 @@ describe("snapshotter behind containerd 1.6", function () {
     assert.equal(created[0]?.type, "bind");
     await snapshotter.remove("default/1/a");
     assert.deepEqual(snapshotter.list([]), []);
+  });
+});
+
+describe("snapshotter behind containerd 2", function () {
+  this.timeout(90_000);
+
+  before(function () {
+    needs(this, { root: true, commands: TOOLS, containerd: ["2"] });
+  });
+
+  it("claims what ctr pulls through the transfer service, by the labels that it passes", async () => {
+    const lab = await Lab.create();
+    try {
+      const stack = await startStack(lab, "2");
+      claimAll(stack);
+      const { containerd, reference, provider, image, registry } = stack;
+      await containerd.pull(reference, { snapshotter: NAME });
+      assert.deepEqual(claimed(stack), image.chainIds.toSorted());
+      assert.deepEqual(await blobs(stack), []);
+      const [ensured, ...others] = provider.of("ensure");
+      assert.ok(ensured !== undefined && others.length === 0);
+      assert.equal(ensured.image.reference, reference);
+      assert.ok(ensured.image.manifest !== undefined && ensured.image.config !== undefined);
+      await registry.stop();
+      const { stdout } = await containerd.runContainer(reference, SHOW, { snapshotter: NAME });
+      assert.equal(stdout, SHOWN);
+    } finally {
+      await lab[Symbol.asyncDispose]();
+    }
   });
 });

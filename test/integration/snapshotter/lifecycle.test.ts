@@ -251,6 +251,17 @@ describe("snapshot lifecycle", () => {
       await bench.prepare("next", "kept");
     });
 
+    it("find what was removed while an earlier clean-up ran", async () => {
+      const first = bench.snapshotter.cleanup({ signal });
+      await bench.layer("a");
+      await bench.snapshotter.remove("a");
+      await Promise.all([first, bench.snapshotter.cleanup({ signal })]);
+      assert.deepEqual(await bench.snapshotFolders(), []);
+      await assert.rejects(bench.snapshotter.cleanup({ signal: AbortSignal.abort() }), {
+        code: "canceled",
+      });
+    });
+
     it("leave a snapshot alone that is being made", async () => {
       const making = Promise.all(["1", "2", "3", "4", "5", "6"].map((key) => bench.prepare(key)));
       for (let round = 0; round < 20; round += 1) await bench.snapshotter.cleanup({ signal });

@@ -23,9 +23,10 @@ import { FakeProvider } from "../../support/snapshotter/fake-provider.ts";
 
 const SERVICE = containerdService("containerd.services.snapshots.v1.Snapshots");
 
-function connect(scope: Scope, address: string): Client {
+function connect(scope: Scope, address: string, authority = "localhost"): Client {
   const client = new Client(`unix:${address}`, credentials.createInsecure(), {
     "grpc.max_receive_message_length": 16 * 1024 * 1024,
+    "grpc.default_authority": authority,
   });
   scope.defer(() => {
     client.close();
@@ -138,6 +139,14 @@ describe("Snapshots service", () => {
       await assert.rejects(call(client, method, request), { code });
     }
     await assert.rejects(list(client, ["name=="]), { code: status.INVALID_ARGUMENT });
+  });
+
+  it("takes any :authority that HTTP/2 can name", async () => {
+    // A bare path is none (RFC 9113, 8.3.1): Node's http2 refuses it before we see the call.
+    for (const authority of ["x.sock", "%2Frun%2Fx.sock", "[::]", "faasnet:1"]) {
+      const other = connect(scope, daemon.address, authority);
+      await assert.rejects(call(other, "Stat", { key: "k" }), { code: status.NOT_FOUND });
+    }
   });
 
   it("has a status for every code of ours", () => {

@@ -6,7 +6,7 @@ describe("fuseOptionString", () => {
   it("mounts read-only, checked by the kernel, with much room for waiting reads", () => {
     const text = fuseOptionString({ allowSpecial: false });
     assert.match(text, /^-oro,allow_other,default_permissions,use_ino,kernel_cache,/);
-    assert.match(text, /max_background=1024,congestion_threshold=128/);
+    assert.match(text, /max_background=1024,congestion_threshold=8/);
     assert.ok(!text.includes("suid"));
   });
 

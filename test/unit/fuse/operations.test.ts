@@ -143,7 +143,7 @@ describe("FuseOperations", () => {
     assert.equal(fake.answers[0]?.[0], 0);
     fake.native._op_readdir(fake.signal, "/dir");
     assert.deepEqual(fake.answers[1]?.[1], ["caf\u{fffd}", "zü"]);
-    const stats = fake.answers[1]?.[2] as Uint32Array[];
+    const stats = fake.answers[1][2] as Uint32Array[];
     assert.deepEqual(
       stats.map((words) => [words[0], words[7]]),
       [

@@ -204,7 +204,6 @@ describe("makeLayerMap", () => {
   });
 
   it("passes on what the source and the sink throw", async () => {
-     
     async function* broken(): AsyncGenerator<Uint8Array> {
       await Promise.resolve();
       throw new DaemonError("unavailable", "registry is down");

@@ -131,6 +131,25 @@ describe("LayerDevice", () => {
     await assert.rejects(device.serve(service), { code: "invalid-argument" });
   });
 
+  it("answers a drop only when the reads under way in its range have ended", async () => {
+    await fill({ start: 0, end: TAR_BYTES });
+    device.addPresent([{ start: 0, end: TAR_BYTES }]);
+    const order: string[] = [];
+    const drop = async (name: string, range: ByteRange): Promise<void> => {
+      await device.drop([range]);
+      order.push(name);
+    };
+    const reading = check(2000, 1000); // is with the kernel from here on
+    const drops = [
+      drop("overlapping", { start: 2500, end: 9000 }),
+      drop("elsewhere", { start: 0, end: 2000 }),
+    ];
+    for (let turn = 0; turn < 50; turn += 1) await Promise.resolve();
+    assert.deepEqual(order, ["elsewhere"]);
+    await Promise.all([reading, ...drops]);
+    assert.deepEqual(order, ["elsewhere", "overlapping"]);
+  });
+
   it("forgets at once what a new image service does not name", async () => {
     await fill({ start: 0, end: TAR_BYTES });
     device.addPresent([{ start: 0, end: TAR_BYTES }]);

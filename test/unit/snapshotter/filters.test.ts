@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { DaemonError } from "../../../src/base/errors.ts";
 import { parseFilter, parseFilters, snapshotFields } from "../../../src/snapshotter/filters.ts";
-import type { SnapshotInfo } from "../../../src/snapshotter/types.ts";
+import type { SnapshotInfo } from "../../../src/snapshotter/snapshot-info.ts";
 
 function info(fields: Partial<SnapshotInfo>): SnapshotInfo {
   return {

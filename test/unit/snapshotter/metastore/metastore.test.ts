@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { silentLogger } from "../../../../src/base/log.ts";
 import { Metastore } from "../../../../src/snapshotter/metastore/metastore.ts";
-import type { SnapshotRecord } from "../../../../src/snapshotter/types.ts";
+import type { SnapshotRecord } from "../../../../src/snapshotter/snapshot-info.ts";
 import { CrashingDisk, PowerLoss } from "../../../support/snapshotter/crashing-disk.ts";
 import type { CrashOutcome } from "../../../support/snapshotter/crashing-disk.ts";
 import { FakeClock } from "../../../support/snapshotter/fake-clock.ts";
@@ -324,6 +324,16 @@ describe("metastore", () => {
       await run(metastore, { kind: "put", name: "a", label: String(round) });
     }
     assert.ok(metastore.journalBytes < 3 * COMPACT_BYTES, String(metastore.journalBytes));
+  });
+
+  it("commits many large transactions at once, in frames that fit", async () => {
+    const disk = new CrashingDisk();
+    const metastore = await openOn(disk);
+    const label = "x".repeat(1024 * 1024);
+    const names = Array.from({ length: 40 }, (_, at) => `n${at}`);
+    await Promise.all(names.map((name) => run(metastore, { kind: "put", name, label })));
+    await metastore[Symbol.asyncDispose]();
+    assert.equal((await openOn(disk)).size, names.length);
   });
 
   it("keeps odd labels: __proto__, emptiness, any text", async () => {
