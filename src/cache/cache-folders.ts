@@ -3,10 +3,13 @@ import { join } from "node:path";
 import { DaemonError } from "../base/errors.ts";
 import type { CacheFiles } from "./cache-files.ts";
 import type { CacheQuota } from "./cache-quota.ts";
-import { ALLOCATION_BYTES, LAYERS_MAX } from "./limits.ts";
+import { ALLOCATION_BYTES, LAYER_BLOCKS_MAX, LAYERS_MAX } from "./limits.ts";
+import { countPresent, PRESENCE_HEADER_BYTES } from "./presence-file.ts";
 import type { StoreKind } from "./presence-file.ts";
 
 const KINDS: readonly StoreKind[] = ["decoded", "blobs"];
+/** Length of the longest bitmap. */
+const PRESENCE_BYTES_MAX = PRESENCE_HEADER_BYTES + LAYER_BLOCKS_MAX / 8;
 const PRESENCE_SUFFIX = ".present";
 
 export function isLayerId(name: string): boolean {
@@ -114,6 +117,7 @@ export class CacheFolders {
     if (data === undefined) return;
     const presence = await this.#files.stat(this.presencePath(kind, layerId));
     const useTimeMs = presence?.modifiedMs ?? 0;
+    const blocks = presence === undefined ? 0 : await this.#countBlocks(kind, layerId, presence);
     this.#useTimes.set(`${kind}/${layerId}`, useTimeMs);
     const evict = async (): Promise<void> => {
       const work = this.#evictWhole(kind, layerId, data.sizeBytes);
@@ -124,7 +128,17 @@ export class CacheFolders {
         this.#leaving.delete(`${kind}/${layerId}`);
       }
     };
-    this.#quota.addDormant({ kind, layerId, bytes: data.allocatedBytes, useTimeMs, evict });
+    this.#quota.addDormant({ kind, layerId, blocks, bytes: data.allocatedBytes, useTimeMs, evict });
+  }
+
+  async #countBlocks(
+    kind: StoreKind,
+    layerId: string,
+    { sizeBytes }: { readonly sizeBytes: number },
+  ): Promise<number> {
+    if (sizeBytes > PRESENCE_BYTES_MAX) return 0;
+    await using file = await this.#files.open(this.presencePath(kind, layerId));
+    return countPresent(await file.readAt(0, sizeBytes));
   }
 
   /** The file stays, as one hole: a reader may hold it open and be told of new blocks in it. */

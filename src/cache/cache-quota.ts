@@ -66,6 +66,7 @@ export interface Resident {
 export interface DormantFile {
   readonly kind: StoreKind;
   readonly layerId: string;
+  readonly blocks: number;
   readonly bytes: number;
   readonly useTimeMs: number;
   evict(): Promise<void>;
@@ -264,6 +265,7 @@ export class CacheQuota {
       return false;
     }
     this.#used[dormant.kind] -= dormant.bytes;
+    this.#counts.evictedBlocks += dormant.blocks;
     this.#counts.evictedBytes += dormant.bytes;
     return true;
   }

@@ -70,7 +70,7 @@ export interface CacheUsage {
 
 export interface CachedLayerSummary {
   readonly layerId: string;
-  /** Blocks are counted only in layers opened since the start. */
+  /** Opened since the start; others are counted as the start found them. */
   readonly isOpen: boolean;
   readonly decodedBlocks: number;
   readonly decodedBytes: number;
@@ -192,10 +192,13 @@ export class DiskCache implements AsyncDisposable {
         blobBytes: blobs.bytes,
       });
     }
-    for (const { layerId, kind, bytes } of this.#quota.dormant) {
+    for (const { layerId, kind, blocks, bytes } of this.#quota.dormant) {
       const empty = { decodedBlocks: 0, decodedBytes: 0, blobBlocks: 0, blobBytes: 0 };
       const old = byId.get(layerId) ?? { layerId, isOpen: false, ...empty };
-      const added = kind === "decoded" ? { decodedBytes: bytes } : { blobBytes: bytes };
+      const added =
+        kind === "decoded"
+          ? { decodedBlocks: blocks, decodedBytes: bytes }
+          : { blobBlocks: blocks, blobBytes: bytes };
       byId.set(layerId, { ...old, ...added });
     }
     return [...byId.values()].sort((a, b) => (a.layerId < b.layerId ? -1 : 1));

@@ -78,7 +78,8 @@ async function compose(
   const paths = rootPaths(config.root);
   await makeFolders(paths);
   scope.use(await ProcessLock.acquire(config.root, "root"));
-  const [verdict] = await Promise.all([chooseMode(config, deps, signal), selfTestGzipResume()]);
+  const verdict = await chooseMode(config, deps, signal);
+  await checkGzip(log);
   log.info("mode-chosen", { ...verdict, kernel: release() });
   let supply: (service: ImageService) => void = () => undefined;
   const ready = new Promise<ImageService>((resolve) => {
@@ -169,6 +170,15 @@ function openBackground(
   if (!enabled) return undefined;
   const options = { delayMs: delaySeconds * SECOND_MS, rateBytesPerSecond };
   return scope.use(new BackgroundFill({ ...deps, ...parts }, options));
+}
+
+/** Without it gzip layers are left to containerd; mounted ones and all others work. */
+async function checkGzip(log: Logger): Promise<void> {
+  try {
+    await selfTestGzipResume();
+  } catch (error) {
+    log.error("gzip-resume-failed", { err: error });
+  }
 }
 
 async function makeFolders(paths: RootPaths): Promise<void> {

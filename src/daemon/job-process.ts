@@ -20,7 +20,7 @@ type Progress = (done: number) => void;
 const PROGRESS_BYTES = 4 * 1024 * 1024;
 
 async function runLayerJob(job: LayerJob, progress: Progress): Promise<LayerJobResult> {
-  await selfTestGzipResume();
+  if (job.mediaType.includes("gzip")) await selfTestGzipResume();
   const log = createLogger("warn", { role: "map-job" });
   await using registries = new RegistryPool(job.registry, {
     clock: systemClock,

@@ -301,10 +301,17 @@ describe("DiskCache", () => {
     await bench.write(layer, used, 0);
     const list = cache.list();
     assert.deepEqual(
-      list.map(({ layerId, isOpen, decodedBytes }) => [layerId, isOpen, decodedBytes]).sort(),
+      list
+        .map(({ layerId, isOpen, decodedBlocks, decodedBytes }) => [
+          layerId,
+          isOpen,
+          decodedBlocks,
+          decodedBytes,
+        ])
+        .sort(),
       [
-        [idle.id, false, 4 * BLOCK],
-        [used.id, true, BLOCK],
+        [idle.id, false, 4, 4 * BLOCK],
+        [used.id, true, 1, BLOCK],
       ].sort(),
     );
     for (let index = 1; index < 8; index += 1) await bench.write(layer, used, index);
