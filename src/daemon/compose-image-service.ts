@@ -67,6 +67,8 @@ interface Building {
   readonly paths: RootPaths;
   readonly scope: Scope;
   readonly ready: Promise<ImageService>;
+  /** Aborted when the service ends. */
+  readonly stop: AbortSignal;
 }
 
 async function compose(
@@ -85,11 +87,11 @@ async function compose(
   const ready = new Promise<ImageService>((resolve) => {
     supply = resolve;
   });
-  const building: Building = { config, deps, paths, scope, ready };
+  const stop = new AbortController();
+  const building: Building = { config, deps, paths, scope, ready, stop: stop.signal };
   const keeper = connectKeeper(building);
   const readPath = await openReadPath(building, keeper);
   const { images, layers, cache, resolver, sources } = readPath;
-  const stop = new AbortController();
   const chains = await ChainStore.open(paths, images, { stop: stop.signal });
   const resolveImage = new StoredImageResolver(images, sources, log);
   const ensurer = new ImageEnsurer(
@@ -107,7 +109,12 @@ async function compose(
     stop.abort();
   });
   const parts = { clock, log, images, layers, chains, ensurer, cache, resolver, keeper, rootfs };
-  const service = new ImageService({ ...parts, background, stop: stop.signal });
+  const service = new ImageService({
+    ...parts,
+    background,
+    fillLimitMs: config.read.limitSeconds * SECOND_MS,
+    stop: stop.signal,
+  });
   supply(service);
   return { service, modeReason: verdict.reason };
 }
@@ -199,10 +206,9 @@ async function chooseMode(
 }
 
 async function openCache(
-  { config, deps, paths }: Building,
+  { config, deps, paths, stop }: Building,
   keeper: KeeperClient,
 ): Promise<DiskCache> {
-  const signal = new AbortController().signal;
   return DiskCache.open(
     paths.cache,
     {
@@ -210,7 +216,8 @@ async function openCache(
       logger: deps.log.child({ module: "cache" }),
       files: nodeCacheFiles(punchHole),
       bootId: await readBootId(),
-      drop: (layerId, ranges) => keeper.drop(layerId, ranges, { signal }),
+      drop: (layerId, ranges, { signal }) =>
+        keeper.drop(layerId, ranges, { signal: AbortSignal.any([signal, stop]) }),
     },
     {
       quotaBytes: config.cache.quotaBytes,

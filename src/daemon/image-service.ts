@@ -40,6 +40,8 @@ export interface ImageServiceParts {
   readonly keeper: KeeperClient;
   readonly rootfs: Rootfs;
   readonly background: BackgroundFill | undefined;
+  /** How long a wanted fill waits for one window of blocks. */
+  readonly fillLimitMs: number;
   /** Aborted when the service ends: what outlives its callers. */
   readonly stop: AbortSignal;
 }
@@ -188,6 +190,7 @@ export class ImageService {
           onProgress,
           rateBytesPerSecond: 0,
           mayEvict: true,
+          limitMs: this.parts.fillLimitMs,
         });
       },
       options,

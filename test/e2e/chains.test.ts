@@ -13,6 +13,7 @@ import {
   run,
   startStack,
   unmountUnder,
+  viewSnapshot,
   workOf,
   type Stack,
 } from "../support/lab/index.ts";
@@ -72,13 +73,7 @@ describe("A chain of claimed layers", function () {
         await run("sh", ["-ec", stdout]);
       };
 
-      const makeView = async (key: string, parent: string): Promise<void> => {
-        await containerd.ctr([...SNAPSHOTS, "view", key, parent]);
-        // ctr's `view` does not keep what it makes from the garbage collection.
-        await containerd.ctr([...SNAPSHOTS, "label", key, "containerd.io/gc.root=test"]);
-      };
-
-      await makeView(view, chainId);
+      await viewSnapshot(containerd, SNAPSHOTTER, view, chainId);
       await mount(view);
       await run("test", ["-x", join(folder, "bin/ls")]);
       await assert.rejects(writeFile(join(folder, "new"), ""), { code: "EROFS" });
@@ -90,7 +85,7 @@ describe("A chain of claimed layers", function () {
       await unmountUnder(folder);
       await containerd.ctr([...SNAPSHOTS, "commit", committed, active]);
 
-      await makeView(top, committed);
+      await viewSnapshot(containerd, SNAPSHOTTER, top, committed);
       await mount(top);
       assert.equal(await readFile(join(folder, "new"), "utf8"), chainId);
       await run("test", ["-x", join(folder, "bin/ls")]);

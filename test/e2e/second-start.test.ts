@@ -18,7 +18,7 @@ import {
 } from "../support/lab/index.ts";
 
 const MB = 1_000_000;
-/** The most that a start may fetch. pysci's is the issue's figure; the others' keep what was reached. */
+/** The most that a start may fetch. pysci's is the goal; the others' keep what was reached. */
 const FETCHED_BYTES_MAX: Readonly<Partial<Record<LabImageName, number>>> = {
   pysci: 45 * MB,
   node: 60 * MB,

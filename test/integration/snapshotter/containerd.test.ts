@@ -62,7 +62,7 @@ async function startStack(lab: Lab, line: ContainerdLine): Promise<Stack> {
   return Object.assign(daemon, { containerd, registry, image, reference, client });
 }
 
-/** As an image service would: all layers of an image that it can reach, mounted as plain folders. */
+/** As an image service would: all layers of an image it can reach, mounted as plain folders. */
 function claimAll({ provider, image }: Stack): void {
   provider.onEnsure = () => {
     for (const [chain, tree] of image.trees) provider.known.set(chain, tree);

@@ -1,4 +1,4 @@
-/** Snapshots from Prepare to Cleanup on a real disk; containerd and the image service are played. */
+/** Snapshots from Prepare to Cleanup on a real disk; containerd and image service are played. */
 import assert from "node:assert/strict";
 import { chmod, chown, link, mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";

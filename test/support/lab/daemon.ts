@@ -1,4 +1,4 @@
-/** Our own program as a user runs it: bin/faasnet with a configuration, root and state of its own. */
+/** Our program as a user runs it: bin/faasnet with a configuration, root and state of its own. */
 import { mkdir, readlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Containerd, type ContainerdOptions } from "./containerd.ts";

@@ -19,10 +19,17 @@ export {
   type ProcessEntry,
 } from "./kernel.ts";
 export { pullByRef, type RefPullResult } from "./ref-client.ts";
-export { Lab } from "./lab.ts";
+export { Lab, clearAbandoned } from "./lab.ts";
 export { withLab } from "./with-lab.ts";
 export { missing, needs, type Needs } from "./needs.ts";
-export { chainIdsOf, expectedTree, imageFacts, mountView, type ImageFacts } from "./oracle.ts";
+export {
+  chainIdsOf,
+  expectedTree,
+  imageFacts,
+  mountView,
+  viewSnapshot,
+  type ImageFacts,
+} from "./oracle.ts";
 export {
   CONTAINERD_LINES,
   LAB_IMAGES,

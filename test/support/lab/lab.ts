@@ -19,6 +19,7 @@ export class Lab implements AsyncDisposable {
   readonly folder: string;
   readonly #scope = new Scope();
   #names = 0;
+  #disposed: Promise<void> | undefined;
 
   private constructor(folder: string) {
     this.folder = folder;
@@ -67,6 +68,12 @@ export class Lab implements AsyncDisposable {
 
   /** Ends everything. Throws when something outlived its owner, after clearing it away. */
   async [Symbol.asyncDispose](): Promise<void> {
+    // Once: a signal may come while the work's own end is clearing away.
+    this.#disposed ??= this.#dispose();
+    await this.#disposed;
+  }
+
+  async #dispose(): Promise<void> {
     const failures: unknown[] = [];
     await this.#scope[Symbol.asyncDispose]().catch((error: unknown) => failures.push(error));
     let left = await this.leftovers();
@@ -95,7 +102,8 @@ async function clear(folder: string): Promise<void> {
   await run("rm", ["-rf", "--one-file-system", folder], { allowFailure: true });
 }
 
-async function clearAbandoned(): Promise<void> {
+/** Clears away laboratories whose process is gone (killed, or out of time). */
+export async function clearAbandoned(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const pid = Number(new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1] ?? 0);
     if (pid !== 0 && pid !== process.pid && !isAlive(pid)) await clear(join(tmpdir(), name));

@@ -1,5 +1,5 @@
 /**
- * What an image's tree is: the kernel's overlayfs over the layers that containerd unpacked. Its text
+ * What an image's tree is: the kernel's overlayfs over the layers that containerd unpacked. It
  * is kept by manifest digest, so that an image is unpacked once for all runs.
  */
 import { createHash } from "node:crypto";
@@ -65,7 +65,30 @@ export async function imageFacts(registry: Registry, repository: string): Promis
   return { manifest, diffIds, chainIds: chainIdsOf(diffIds) };
 }
 
-/** Mounts a read-only view of an image by a snapshotter of containerd; the place it is mounted at. */
+/**
+ * Makes a view that stays. Unlike `prepare`, ctr's `view` does not keep what it makes from the
+ * garbage collection, and one may be under way (a pull starts it when it ends): then once more.
+ */
+export async function viewSnapshot(
+  containerd: Containerd,
+  snapshotter: string,
+  key: string,
+  parent: string,
+): Promise<void> {
+  const snapshots = ["snapshots", "--snapshotter", snapshotter];
+  for (let tries = 1; ; tries += 1) {
+    await containerd.ctr([...snapshots, "view", key, parent]);
+    const kept = await containerd.ctr([...snapshots, "label", key, "containerd.io/gc.root=lab"], {
+      allowFailure: true,
+    });
+    if (kept.status === 0) return;
+    if (tries === VIEW_TRIES_MAX || !kept.stderr.includes("does not exist")) {
+      throw new Error(`view of ${parent}: ${kept.stderr}`);
+    }
+  }
+}
+
+/** Mounts a read-only view of an image by a snapshotter of containerd; where it is mounted. */
 export async function mountView(
   lab: Lab,
   containerd: Containerd,
@@ -75,9 +98,7 @@ export async function mountView(
   const folder = await lab.makeFolder("view");
   const key = basename(folder);
   const snapshots = ["snapshots", "--snapshotter", snapshotter];
-  await containerd.ctr([...snapshots, "view", key, chainId]);
-  // Unlike `prepare`, ctr's `view` does not keep what it makes from the garbage collection.
-  await containerd.ctr([...snapshots, "label", key, "containerd.io/gc.root=lab"]);
+  await viewSnapshot(containerd, snapshotter, key, chainId);
   const { stdout } = await containerd.ctr([...snapshots, "mounts", folder, key]);
   lab.defer(async () => {
     await unmountUnder(folder);

@@ -108,7 +108,8 @@ function maskFuseNative(manifest: TreeManifest): TreeManifest {
   for (const [path, entry] of manifest) {
     if (!isUtf8(path) || path.includes(REPLACED)) continue;
     const [seconds = "", fraction = ""] = entry.mtime.split(".");
-    const mtime = seconds.startsWith("-") ? "before 1970" : `${seconds}.${fraction.slice(0, 3)}`;
+    // What is before 1970 is shown as 1970.
+    const mtime = seconds.startsWith("-") ? "0.000" : `${seconds}.${fraction.slice(0, 3)}`;
     const { target, group } = entry;
     masked.set(path, {
       ...entry,

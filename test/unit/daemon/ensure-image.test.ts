@@ -35,7 +35,7 @@ class FakeMaker implements LayerMapMaker {
   readonly made = new Set<DiffId>();
   readonly started: DiffId[] = [];
   readonly aborted: DiffId[] = [];
-  #settle = new Map<DiffId, (error?: Error) => void>();
+  readonly #settle = new Map<DiffId, (error?: Error) => void>();
 
   has(diffId: DiffId): boolean {
     return this.made.has(diffId);
