@@ -15,6 +15,7 @@ import { TREE_FIELDS, parseTree, treeWalker, walkTreeText, type TreeManifest } f
 
 /** Of what is kept in .lab/trees: raised when the oracle says something else. */
 const ORACLE_VERSION = 2;
+const VIEW_TRIES_MAX = 10;
 
 interface Descriptor {
   readonly digest: string;
