@@ -4,18 +4,19 @@
  */
 import { throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
-import { DaemonError, errorCode } from "../base/errors.ts";
+import { DaemonError, errorCode, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { ByteRange } from "../base/range-set.ts";
 import { FETCH_PRIORITY } from "../block/index.ts";
 import type { BlockResolver } from "../block/index.ts";
 import { fillLayers } from "../cache/index.ts";
-import type { DiskCache, FillProgress, FillResult } from "../cache/index.ts";
+import type { CachedLayer, DiskCache, FillProgress, FillResult } from "../cache/index.ts";
 import { chainIds, digestHex, parseDiffId } from "../oci/index.ts";
 import type { ChainId, Digest } from "../oci/index.ts";
 import type { FetchReply, KeeperClient, MountedPath, Rootfs } from "../rootfs/index.ts";
 import type { BackgroundFill } from "./background-fill.ts";
 import type { ChainStore } from "./chain-store.ts";
+import { FailedReads } from "./failed-reads.ts";
 import type { EnsureImageRequest, EnsureProgress, ImageEnsurer } from "./ensure-image.ts";
 import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
 import type { LayerStore } from "./layer-store.ts";
@@ -58,8 +59,11 @@ export class ImageService {
   readonly parts: ImageServiceParts;
   readonly #fills = new SharedWork<Digest, FillProgress, FillResult>();
 
+  readonly #failedReads: FailedReads;
+
   constructor(parts: ImageServiceParts) {
     this.parts = parts;
+    this.#failedReads = new FailedReads(parts.clock);
   }
 
   async ensure(
@@ -149,24 +153,37 @@ export class ImageService {
     }
   }
 
-  /** The keeper's misses. */
+  /**
+   * The keeper's misses. `deadline-exceeded` once the read limit is reached: the keeper then
+   * answers EIO; every other retryable code makes it ask again.
+   */
   async fetch(layerId: string, range: ByteRange, options: SignalOption): Promise<FetchReply> {
     const { cached } = await this.parts.layers.openLayer(parseDiffId(`sha256:${layerId}`));
+    const block = cached.table.find(Math.min(range.start, cached.table.tarBytes - 1));
+    const failed = cached.has(block) ? undefined : this.#failedReads.recent(layerId, block);
+    if (failed !== undefined) throw failed;
     try {
       const wait = { priority: FETCH_PRIORITY.reader, signal: options.signal };
       const reply = await this.parts.resolver.ensure(layerId, range, wait);
-      // What was fetched ahead or filled since the last miss, so that it is no miss too. Read and
-      // told in one go: an eviction that follows is told after it, on the same connection.
-      const around = cached.presentRanges().filter((one) => one.end > range.start);
-      const next = around.slice(0, PRESENT_AHEAD_MAX);
-      if (next.length > 0) this.parts.keeper.present(layerId, next);
+      this.#tellPresent(cached, range);
       return reply;
     } catch (error) {
-      if (errorCode(error) !== "canceled") {
-        this.parts.log.error("read-failed", { layer: layerId, ...range, err: error });
-      }
-      throw error;
+      if (errorCode(error) === "canceled") throw error;
+      this.parts.log.error("read-failed", { layer: layerId, ...range, err: error });
+      if (errorCode(error) !== "unavailable") throw error;
+      const reason = withContext(error, "the read limit is reached", "deadline-exceeded");
+      this.#failedReads.note(layerId, block, reason);
+      throw reason;
     }
+  }
+
+  /**
+   * What was fetched ahead or filled since the last miss, so that it is no miss too. Read and told
+   * in one go: an eviction that follows is told after it, on the same connection.
+   */
+  #tellPresent(cached: CachedLayer, range: ByteRange): void {
+    const ahead = cached.presentRanges().filter((one) => one.end > range.start);
+    this.parts.keeper.present(cached.id, ahead.slice(0, PRESENT_AHEAD_MAX));
   }
 
   touched(layerId: string, ranges: readonly ByteRange[]): void {

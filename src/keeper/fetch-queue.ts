@@ -164,7 +164,9 @@ export class FetchQueue {
       return;
     }
     const code = errorCode(error);
-    if (code !== "canceled" && !RETRYABLE[code]) {
+    // "deadline-exceeded" is its last word: it has waited as long as a read may.
+    const isFinal = !RETRYABLE[code] || code === "deadline-exceeded";
+    if (code !== "canceled" && isFinal) {
       this.#finish(fetch);
       fetch.reject(new DaemonError(code, "the image service cannot read it", { cause: error }));
       return;
