@@ -9,7 +9,12 @@ import type { Logger } from "../base/log.ts";
 import { punchHole } from "../base/native.ts";
 import type { Random } from "../base/random.ts";
 import { Scope } from "../base/scope.ts";
-import { BlockResolver, decodeBlock, decodeFrame } from "../block/index.ts";
+import {
+  BlockResolver,
+  DEFAULT_BLOCK_RESOLVER_OPTIONS,
+  decodeBlock,
+  decodeFrame,
+} from "../block/index.ts";
 import { DiskCache, nodeCacheFiles, readBootId } from "../cache/index.ts";
 import { selfTestGzipResume } from "../image/index.ts";
 import { RegistryPool } from "../registry/index.ts";
@@ -158,6 +163,14 @@ async function openReadPath(building: Building, keeper: KeeperClient): Promise<R
       {
         readLimitMs: config.read.limitSeconds * SECOND_MS,
         memoryBytesMax: config.cache.memoryBytes,
+        backoff: {
+          ...DEFAULT_BLOCK_RESOLVER_OPTIONS.backoff,
+          // A reader who comes when the registry is back must meet a try within the limit.
+          maxMs: Math.min(
+            DEFAULT_BLOCK_RESOLVER_OPTIONS.backoff.maxMs,
+            (config.read.limitSeconds * SECOND_MS) / 8,
+          ),
+        },
       },
     ),
   );

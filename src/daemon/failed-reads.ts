@@ -7,13 +7,16 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../base/clock.ts";
 import type { DaemonError } from "../base/errors.ts";
 
-/** Longer than the kernel takes for its repetitions, shorter than anybody's patience. */
-const FAIL_FAST_MS = 3_000;
+/** The kernel repeats a millisecond after the answer; whoever else tries again finds out anew. */
+const REPEAT_MS = 25;
+/** All repetitions together. */
+const FAIL_FAST_MS_MAX = 1_000;
 const BLOCKS_MAX = 4096;
 
 interface FailedRead {
   readonly error: DaemonError;
-  readonly untilMs: number;
+  readonly lastMs: number;
+  untilMs: number;
 }
 
 export class FailedReads {
@@ -25,14 +28,17 @@ export class FailedReads {
   }
 
   note(layerId: string, block: number, error: DaemonError): void {
-    const untilMs = this.#clock.nowMs() + FAIL_FAST_MS;
-    this.#blocks.set(`${layerId} ${block}`, { error, untilMs });
+    const nowMs = this.#clock.nowMs();
+    const failed = { error, lastMs: nowMs + FAIL_FAST_MS_MAX, untilMs: nowMs + REPEAT_MS };
+    this.#blocks.set(`${layerId} ${block}`, failed);
   }
 
-  /** The error that a read of the block failed with a moment ago. */
-  recent(layerId: string, block: number): DaemonError | undefined {
+  /** The error for a repetition of a read that failed; undefined for a new read. */
+  repeated(layerId: string, block: number): DaemonError | undefined {
+    const nowMs = this.#clock.nowMs();
     const failed = this.#blocks.get(`${layerId} ${block}`);
-    if (failed === undefined || failed.untilMs < this.#clock.nowMs()) return undefined;
+    if (failed === undefined || failed.untilMs < nowMs) return undefined;
+    failed.untilMs = Math.min(nowMs + REPEAT_MS, failed.lastMs);
     return failed.error;
   }
 }

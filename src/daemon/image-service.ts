@@ -160,7 +160,7 @@ export class ImageService {
   async fetch(layerId: string, range: ByteRange, options: SignalOption): Promise<FetchReply> {
     const { cached } = await this.parts.layers.openLayer(parseDiffId(`sha256:${layerId}`));
     const block = cached.table.find(Math.min(range.start, cached.table.tarBytes - 1));
-    const failed = cached.has(block) ? undefined : this.#failedReads.recent(layerId, block);
+    const failed = cached.has(block) ? undefined : this.#failedReads.repeated(layerId, block);
     if (failed !== undefined) throw failed;
     try {
       const wait = { priority: FETCH_PRIORITY.reader, signal: options.signal };
