@@ -33,6 +33,7 @@ interface WaitingFetch {
   readonly layer: string;
   readonly range: ByteRange;
   readonly resolve: (answer: FetchAnswer) => void;
+  readonly onPresent: (ranges: readonly ByteRange[]) => void;
   readonly reject: (error: DaemonError) => void;
   /** Set while sent. */
   controller: AbortController | undefined;
@@ -81,9 +82,15 @@ export class FetchQueue {
 
   /**
    * Waits until the image service has made the range readable, or hands its bytes over.
-   * `deadline-exceeded` after `waitMs`.
+   * `deadline-exceeded` after `waitMs`. `onPresent` is called with what is present as soon as that
+   * is known, so that no drop comes between: a promise settles a few turns later.
    */
-  async fetch(layer: string, range: ByteRange, waitMs: number): Promise<FetchAnswer> {
+  async fetch(
+    layer: string,
+    range: ByteRange,
+    waitMs: number,
+    onPresent: (ranges: readonly ByteRange[]) => void = () => undefined,
+  ): Promise<FetchAnswer> {
     if (this.#waiting.size >= WAITING_READS_MAX) {
       throw new DaemonError("resource-exhausted", `over ${WAITING_READS_MAX} reads are waiting`);
     }
@@ -92,6 +99,7 @@ export class FetchQueue {
         layer,
         range,
         resolve,
+        onPresent,
         reject,
         controller: undefined,
         dropped: [],
@@ -149,6 +157,7 @@ export class FetchQueue {
       const present = RangeSet.of(answer.present);
       for (const range of fetch.dropped) present.remove(range);
       this.#finish(fetch);
+      fetch.onPresent([...present]);
       fetch.resolve({ present: [...present], data: answer.data });
     } catch (error) {
       if (fetch.controller === controller) this.#onFailure(fetch, link, error);

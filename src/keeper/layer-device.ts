@@ -222,12 +222,13 @@ export class LayerDevice implements AsyncDisposable {
   async #fetch(target: Uint8Array, range: ByteRange): Promise<number> {
     const { queue, layer } = this.#options;
     const waitMs = this.#service.readWaitMs ?? READ_WAIT_MS;
-    const answer = await queue.fetch(layer, range, waitMs);
+    const answer = await queue.fetch(layer, range, waitMs, (ranges) => {
+      this.addPresent(ranges);
+    });
     if (answer.data.length > 0) {
       target.set(answer.data);
       return answer.data.length;
     }
-    this.addPresent(answer.present);
     return 0;
   }
 

@@ -177,12 +177,15 @@ describe("LayerDevice", () => {
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("serve"), at: fc.nat(9) }) },
     );
     const run = async (steps: readonly { kind: string; at: number }[]): Promise<void> => {
-      let evicting: Promise<void> = Promise.resolve();
-      let isEvicting = false;
-      onFetch = async (range) => {
-        if (isEvicting) await evicting; // the cache: a fill waits for a punch under way
-        return { present: [await fill(range)], data: new Uint8Array(0) };
+      // The cache: a block is filled or punched, never both at once.
+      let turn: Promise<unknown> = Promise.resolve();
+      const exclusive = async <T>(work: () => Promise<T>): Promise<T> => {
+        const done = turn.then(work);
+        turn = done.catch(() => undefined);
+        return done;
       };
+      onFetch = async (range) =>
+        exclusive(async () => ({ present: [await fill(range)], data: new Uint8Array(0) }));
       await Promise.all(
         steps.map(async ({ kind, at }) => {
           if (kind === "read") await check(at, 3000);
@@ -192,9 +195,7 @@ describe("LayerDevice", () => {
             await device.serve({ ...service, readWaitMs: 1000 });
           } else {
             const range = { start: at * BLOCK, end: (at + 1) * BLOCK };
-            isEvicting = true;
-            evicting = evicting.then(() => evict(range)).finally(() => (isEvicting = false));
-            await evicting;
+            await exclusive(async () => evict(range));
           }
         }),
       );
