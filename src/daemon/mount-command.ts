@@ -75,6 +75,8 @@ async function run(
   const { config, target } = request;
   await mkdir(config.state, { recursive: true, mode: 0o711 });
   scope.use(await ProcessLock.acquire(config.state, "daemon"));
+  await rememberMount(config.state, { pid: process.pid, target });
+  scope.defer(() => forgetMount(config.state, target)); // last: `umount` waits for it
   const keeper = scope.use(
     new RoleSupervisor(keeperRole(config, { tiedTo: target }), systemClock, log),
   );
@@ -94,8 +96,6 @@ async function run(
   );
   const chainId = chainIds(image.layers.map((layer) => layer.diffId)).at(-1);
   if (chainId === undefined) throw new DaemonError("internal", "an image without layers");
-  await rememberMount(config.state, { pid: process.pid, target });
-  scope.defer(() => forgetMount(config.state, target));
   const { mode } = await service.mount(chainId, { signal, target });
   const files = layers.reduce((sum, layer) => sum + layer.usageInodes, 0);
   onMounted({ mode, modeReason, files });
