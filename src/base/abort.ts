@@ -49,3 +49,17 @@ export function onAbort(signal: AbortSignal, callback: (reason: DaemonError) => 
     signal.removeEventListener("abort", listener);
   };
 }
+
+/** Resolves when the signal aborts; at once when it has. */
+export async function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    signal.addEventListener(
+      "abort",
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

@@ -5,7 +5,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { raceAbort } from "../base/abort.ts";
+import { raceAbort, untilAborted } from "../base/abort.ts";
 import { systemClock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import { createLogger } from "../base/log.ts";
@@ -43,7 +43,7 @@ export async function runDaemon(
   try {
     await start(config, scope, log, options);
     log.info("daemon-started", { address: config.address, root: config.root });
-    await aborted(options.signal);
+    await untilAborted(options.signal);
   } finally {
     log.info("daemon-stopping");
     await scope[Symbol.asyncDispose]();
@@ -138,13 +138,4 @@ async function stopRoles(
   } catch (error) {
     log.warn("roles-not-stopped", { reason: errorMessage(error) });
   }
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener("abort", () => {
-      resolve();
-    });
-  });
 }

@@ -4,9 +4,11 @@
  * leaves all mounts; Image.Shutdown ends the service for good.
  */
 import { fileURLToPath } from "node:url";
+import { untilAborted } from "../base/abort.ts";
 import { systemClock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import { createLogger } from "../base/log.ts";
+import { packageVersion } from "../base/package-root.ts";
 import { systemRandom } from "../base/random.ts";
 import { ControlServer } from "../control/index.ts";
 import { composeImageService } from "./compose-image-service.ts";
@@ -18,7 +20,6 @@ import type { ImageService } from "./image-service.ts";
 import { platformOf } from "./image-resolver.ts";
 import { readJsonFile } from "./json-file.ts";
 import { statePaths } from "./paths.ts";
-import { packageVersion } from "./version.ts";
 
 /** A clean end that takes longer is cut short. */
 const STOP_MS_MAX = 10_000;
@@ -74,12 +75,7 @@ async function main(configFile: string): Promise<void> {
   };
   supply({ service, options: { facts, shutdown } });
   log.info("image-service-started", { mode: service.parts.rootfs.mode, modeReason });
-  await new Promise<void>((resolve) => {
-    if (stop.signal.aborted) resolve();
-    stop.signal.addEventListener("abort", () => {
-      resolve();
-    });
-  });
+  await untilAborted(stop.signal);
   systemClock.timer(STOP_MS_MAX, () => process.exit(1));
   await server[Symbol.asyncDispose]();
   await composed[Symbol.asyncDispose]();

@@ -4,7 +4,7 @@
  */
 import { throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
-import { DaemonError, errorCode, withContext } from "../base/errors.ts";
+import { errorCode, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { ByteRange } from "../base/range-set.ts";
 import { FETCH_PRIORITY } from "../block/index.ts";
@@ -18,6 +18,7 @@ import type { BackgroundFill } from "./background-fill.ts";
 import type { ChainStore } from "./chain-store.ts";
 import { FailedReads } from "./failed-reads.ts";
 import type { EnsureImageRequest, EnsureProgress, ImageEnsurer } from "./ensure-image.ts";
+import { layersWithChains } from "./image-store.ts";
 import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
 import type { LayerStore } from "./layer-store.ts";
 import { SharedWork } from "./shared-work.ts";
@@ -93,15 +94,12 @@ export class ImageService {
   }
 
   async #describe(layers: readonly LayerRecord[]): Promise<EnsuredLayer[]> {
-    const ids = chainIds(layers.map((layer) => layer.diffId));
     return Promise.all(
-      layers.map(async (layer, index) => {
-        const chainId = ids[index];
-        if (chainId === undefined) throw new DaemonError("internal", "chain IDs out of step");
+      layersWithChains(layers).map(async (layer) => {
         const { map } = await this.parts.layers.openLayer(layer.diffId);
         const usageBytes = map.info.tarBytes + map.sizes.fileBytes;
         const usageInodes = map.info.entries;
-        return { ...layer, chainId, tarBytes: map.info.tarBytes, usageBytes, usageInodes };
+        return { ...layer, tarBytes: map.info.tarBytes, usageBytes, usageInodes };
       }),
     );
   }

@@ -3,7 +3,7 @@
  * detaches it, sets UV_THREADPOOL_SIZE, and gives it a standard error that outlives the starter.
  * It ends by Shutdown or SIGTERM once nothing is mounted, and by nothing else short of SIGKILL.
  */
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -13,7 +13,7 @@ import { createLogger, LOG_LEVELS } from "../base/log.ts";
 import type { Logger, LogLevel } from "../base/log.ts";
 import { mountAt, readMountInfo } from "../base/mountinfo.ts";
 import { protectFromOomKiller, unmount } from "../base/native.ts";
-import { packageRoot } from "../base/package-root.ts";
+import { packageVersion } from "../base/package-root.ts";
 import { systemRandom } from "../base/random.ts";
 import { ControlServer } from "../control/index.ts";
 import { requireFuse } from "../fuse/index.ts";
@@ -46,12 +46,6 @@ function parseArguments(args: readonly string[]): KeeperArguments {
   }
   const tiedTarget = values["tied-to-stdin"];
   return { socket: values.socket, state: values.state, logLevel, tiedTarget };
-}
-
-async function ownVersion(): Promise<string> {
-  const text = await readFile(join(packageRoot(), "package.json"), "utf8");
-  const { version } = JSON.parse(text) as { version?: unknown };
-  return typeof version === "string" ? version : "unknown";
 }
 
 /** A log line that nobody can read (EPIPE: the starter is gone) must not end the process. */
@@ -98,7 +92,7 @@ export async function main(args: readonly string[]): Promise<void> {
   const keeper = new Keeper({
     clock: systemClock,
     log,
-    version: await ownVersion(),
+    version: await packageVersion(),
     instance: Buffer.from(systemRandom.bytes(16)).toString("hex"),
     onEmpty: () => leave?.(),
     signal: controller.signal,
