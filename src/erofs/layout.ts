@@ -1,11 +1,13 @@
 /**
  * Where everything stands in an image:
  *
- *     superblock, device table | inodes (32-byte slots) | shared xattrs | data blocks
+ *     superblock, device table | inodes and directory blocks | shared xattrs | data blocks
  *
- * Data blocks are those of directories, long symlinks and inlined files whose data does not fit
- * behind the inode. An inode with data behind it stays within one block: the kernel wants the
- * data so, and older ones the symlink's inode too. The gaps this leaves are filled with the
+ * Whole blocks of a directory stand before the inodes of its entries: the kernel reads inodes one
+ * by one, but a directory with read-ahead, which so brings the inodes along (a cold `find` makes
+ * a tenth of the reads). Data blocks are those of long symlinks and inlined files whose data does
+ * not fit behind the inode. An inode with data behind it stays within one block: the kernel wants
+ * the data so, and older ones the symlink's inode too. The gaps this leaves are filled with the
  * inodes that follow. The root is the first inode, since its nid must fit 16 bits.
  */
 import { DaemonError } from "../base/errors.ts";
@@ -24,7 +26,7 @@ import {
   roundUp,
   SUPERBLOCK,
 } from "./format.ts";
-import { orderTree, type TreeOrder } from "./tree-order.ts";
+import { orderTree, type TreeOrder, type Visit } from "./tree-order.ts";
 import type { ErofsInodeInput } from "./tree.ts";
 import { XattrPlan } from "./xattr-plan.ts";
 
@@ -75,10 +77,11 @@ export function layOut(root: ErofsInodeInput, deviceBytes: readonly number[]): L
   const slots = new Slots(
     SUPERBLOCK.offset + SUPERBLOCK.bytes + deviceBytes.length * DEVICE_SLOT.bytes,
   );
-  for (const node of nodes) node.at = slots.place(nodeBytes(node), node.tailBytes > 0);
+  placeInodes(nodes, order.visits, slots);
   const sharedXattrsAt = slots.end;
   let block = Math.ceil((sharedXattrsAt + xattrs.sharedBytes) / EROFS_BLOCK_BYTES);
-  for (const node of nodes) {
+  for (const [index, node] of nodes.entries()) {
+    if (order.names[index] !== undefined) continue;
     node.firstBlock = block;
     block += node.blockCount;
   }
@@ -87,6 +90,25 @@ export function layOut(root: ErofsInodeInput, deviceBytes: readonly number[]): L
     throw new DaemonError("resource-exhausted", `metadata of ${totalBytes} bytes is too large`);
   }
   return { order, xattrs, buildTime, nodes, sharedXattrsAt, totalBytes };
+}
+
+function placeInodes(nodes: readonly NodeLayout[], visits: readonly Visit[], slots: Slots): void {
+  let visited = 0;
+  const placeDirectoriesUpTo = (number: number): void => {
+    for (;;) {
+      const visit = visits[visited];
+      if (visit === undefined || visit.firstEntry > number) return;
+      visited += 1;
+      const directory = nodes[visit.directory];
+      if (directory === undefined || directory.blockCount === 0) continue;
+      directory.firstBlock = slots.placeBlocks(directory.blockCount);
+    }
+  };
+  for (const [index, node] of nodes.entries()) {
+    placeDirectoriesUpTo(index);
+    node.at = slots.place(nodeBytes(node), node.tailBytes > 0);
+  }
+  placeDirectoriesUpTo(nodes.length);
 }
 
 interface NodeContext {
@@ -192,14 +214,25 @@ class Slots {
     const filled = this.#fill(whole);
     if (filled !== undefined) return filled;
     const left = EROFS_BLOCK_BYTES - (this.end % EROFS_BLOCK_BYTES);
-    if (isWithinBlock && bytes > left) {
-      if (this.#gaps.length === GAPS_MAX) this.#gaps.shift();
-      this.#gaps.push({ at: this.end, bytes: left });
-      this.end += left;
-    }
+    if (isWithinBlock && bytes > left) this.#leaveGap(left);
     const at = this.end;
     this.end += whole;
     return at;
+  }
+
+  /** The number of the first block. */
+  placeBlocks(count: number): number {
+    const over = this.end % EROFS_BLOCK_BYTES;
+    if (over > 0) this.#leaveGap(EROFS_BLOCK_BYTES - over);
+    const first = this.end / EROFS_BLOCK_BYTES;
+    this.end += count * EROFS_BLOCK_BYTES;
+    return first;
+  }
+
+  #leaveGap(bytes: number): void {
+    if (this.#gaps.length === GAPS_MAX) this.#gaps.shift();
+    this.#gaps.push({ at: this.end, bytes });
+    this.end += bytes;
   }
 
   /** A gap lies within one block, so that anything may stand in it. */

@@ -15,6 +15,14 @@ export interface TreeOrder {
   readonly parents: readonly number[];
   /** By inode: sorted names of a directory with "." and ".."; undefined for others. */
   readonly names: readonly (readonly string[] | undefined)[];
+  /** Every directory, in the order in which their entries were numbered. */
+  readonly visits: readonly Visit[];
+}
+
+export interface Visit {
+  readonly directory: number;
+  /** The next free number as the directory was entered: that of its first new entry, if any. */
+  readonly firstEntry: number;
 }
 
 export function orderTree(root: ErofsInodeInput): TreeOrder {
@@ -32,6 +40,7 @@ class Walk implements TreeOrder {
   readonly links: number[] = [];
   readonly parents: number[] = [];
   readonly names: (readonly string[] | undefined)[] = [];
+  readonly visits: Visit[] = [];
   /** Directories still to enter, the next one last. */
   readonly pending: number[] = [];
 
@@ -47,6 +56,7 @@ class Walk implements TreeOrder {
     const entries = this.inodes[index]?.entries ?? new Map<string, ErofsInodeInput>();
     const names = [...entries.keys(), ".", ".."].sort();
     this.names[index] = names;
+    this.visits.push({ directory: index, firstEntry: this.inodes.length });
     const firstPending = this.pending.length;
     for (const name of names) {
       const child = entries.get(name);

@@ -114,6 +114,39 @@ describe("writeErofs: inodes", () => {
   });
 });
 
+describe("writeErofs: order", () => {
+  /** Enough names for whole blocks. */
+  function crowd(): ErofsInodeInput {
+    const names = Array.from({ length: 200 }, (_, at) => `entry-${String(at).padStart(3, "0")}`);
+    return directory(Object.fromEntries(names.map((name) => [name, file("")])));
+  }
+
+  it("puts a directory's blocks right before the inodes of its entries", () => {
+    const { reader, inode } = written({ a: crowd(), b: crowd(), z: file("") });
+    for (const name of ["a", "b"]) {
+      const place = inode(name);
+      const blocks = Math.floor(place.size / 512);
+      assert.ok(blocks > 3);
+      const behind = (place.place.union + blocks) * 512;
+      // The first few may fill gaps before the blocks.
+      const last = (reader.lookup(place.nid, "entry-199") ?? 0) * 32;
+      assert.ok(last > behind && last < behind + 200 * 64, `${last} behind ${behind}`);
+    }
+    assert.ok(inode("a").place.union > inode("z").nid / 16);
+  });
+
+  it("places a directory without new entries, too", () => {
+    const twin = crowd();
+    const again = directory(Object.fromEntries(twin.entries ?? new Map<string, ErofsInodeInput>()));
+    const { reader, inode } = written({ a: twin, b: again });
+    assert.equal(
+      reader.lookup(inode("b").nid, "entry-199"),
+      reader.lookup(inode("a").nid, "entry-199"),
+    );
+    assert.notEqual(inode("a").place.union, inode("b").place.union);
+  });
+});
+
 describe("writeErofs: data", () => {
   it("describes contiguous data of any size by one chunk", () => {
     const size = 6 * GIB + 100;
