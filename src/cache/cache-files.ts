@@ -4,6 +4,7 @@ import * as fs from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { DaemonError, systemErrorName } from "../base/errors.ts";
+import { writeAll } from "../base/write-all.ts";
 
 export interface CacheFile extends AsyncDisposable {
   /** Exactly `length` bytes; `data-loss` when the file is shorter. */
@@ -75,16 +76,7 @@ class NodeCacheFile implements CacheFile {
   }
 
   async writeAt(bytes: Uint8Array, position: number): Promise<void> {
-    let done = 0;
-    while (done < bytes.length) {
-      const { bytesWritten } = await this.#handle.write(
-        bytes,
-        done,
-        bytes.length - done,
-        position + done,
-      );
-      done += bytesWritten;
-    }
+    await writeAll(this.#handle, bytes, position);
   }
 
   async sync(): Promise<void> {

@@ -1,6 +1,7 @@
 /** The file of a filling pass, as the child process writes it. */
 import { open } from "node:fs/promises";
 import { systemErrorName } from "../base/errors.ts";
+import { writeAll } from "../base/write-all.ts";
 
 export interface FillFile extends AsyncDisposable {
   /** False when the disk is full: what was written before is still good. */
@@ -12,11 +13,7 @@ export async function nodeFillFile(path: string): Promise<FillFile> {
   return {
     write: async (bytes, position) => {
       try {
-        for (let done = 0; done < bytes.length;) {
-          const left = bytes.length - done;
-          const { bytesWritten } = await handle.write(bytes, done, left, position + done);
-          done += bytesWritten;
-        }
+        await writeAll(handle, bytes, position);
         return true;
       } catch (error) {
         const name = systemErrorName(error);

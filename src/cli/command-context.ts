@@ -2,7 +2,8 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import type { Clock } from "../base/clock.ts";
-import type { CliConfig, ConfigOverrides, DaemonApi } from "./daemon-api.ts";
+import type { ConfigOverrides } from "../daemon/index.ts";
+import type { CliConfig, DaemonApi } from "./daemon-api.ts";
 import { ImageClient } from "./image-client.ts";
 import type { Terminal } from "./terminal.ts";
 

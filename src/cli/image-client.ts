@@ -4,7 +4,7 @@ import { DaemonError, systemErrorName } from "../base/errors.ts";
 import { connectControl } from "../control/index.ts";
 import type { ControlConnection } from "../control/index.ts";
 import { CliError } from "./cli-error.ts";
-import type { MapProgress } from "./daemon-api.ts";
+import type { EnsureProgress } from "../daemon/index.ts";
 import { EXIT } from "./exit-codes.ts";
 import { parseCacheReport, parseInspectReport, parseStatusReport } from "./reports.ts";
 import type { CacheReport, InspectReport, StatusReport } from "./reports.ts";
@@ -14,7 +14,7 @@ const jsonResultSchema = z.object({ json: z.string() });
 const fillSchema = z.object({ doneBytes: count, totalBytes: count });
 const clearedSchema = z.object({ bytes: count, blocks: count });
 const progressSchema = z.object({
-  phase: z.string(),
+  phase: z.enum(["resolve", "map"]),
   doneBytes: count,
   totalBytes: count,
   layersDone: count,
@@ -79,7 +79,7 @@ export class ImageClient implements AsyncDisposable {
   /** Makes the image's map if it has none; `onProgress` is told meanwhile. */
   async inspect(
     image: ImageSelector,
-    options: CallOptions & { readonly onProgress: (progress: MapProgress) => void },
+    options: CallOptions & { readonly onProgress: (progress: EnsureProgress) => void },
   ): Promise<InspectReport> {
     const method = "Image.Inspect";
     const onItem = (item: unknown): void => {

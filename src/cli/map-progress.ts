@@ -1,14 +1,10 @@
 /** How the making of an image's maps is shown. */
-import type { MapProgress } from "./daemon-api.ts";
+import type { EnsureProgress } from "../daemon/index.ts";
 import type { ProgressState } from "./progress.ts";
 
-export function mapProgressState(progress: MapProgress): ProgressState {
+export function mapProgressState(progress: EnsureProgress): ProgressState {
   const { phase, doneBytes, totalBytes, layersDone, layers } = progress;
-  const label =
-    phase === "map"
-      ? `mapping layers ${layersDone}/${layers}`
-      : phase === "resolve"
-        ? "looking up the image"
-        : phase;
+  const isMapping = phase === "map";
+  const label = isMapping ? `mapping layers ${layersDone}/${layers}` : "looking up the image";
   return { label, doneBytes, totalBytes };
 }

@@ -1,4 +1,4 @@
 /** Framed control.proto messages between the roles of the daemon. */
 export { ControlConnection } from "./connection.ts";
 export type { CallOptions, Handler, HandlerContext, Handlers } from "./connection.ts";
-export { connectControl, ControlServer, removeStaleSocket } from "./socket.ts";
+export { connectControl, ControlServer } from "./socket.ts";

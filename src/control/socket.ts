@@ -1,14 +1,12 @@
 /** Listening on and connecting to unix sockets for control connections. */
 import { createServer, connect } from "node:net";
 import type { Server } from "node:net";
-import { chmod, lstat, unlink } from "node:fs/promises";
+import { chmod } from "node:fs/promises";
 import { DaemonError, systemErrorName, withContext } from "../base/errors.ts";
 import { onAbort, throwIfAborted } from "../base/abort.ts";
+import { claimSocketPath } from "../base/unix-socket.ts";
 import { ControlConnection } from "./connection.ts";
 import type { Handlers } from "./connection.ts";
-
-/** sizeof(sockaddr_un.sun_path) - 1 on Linux. */
-export const SOCKET_PATH_BYTES_MAX = 107;
 
 /**
  * Connects once; `unavailable` when nobody listens (also: a full backlog), `permission-denied`
@@ -58,13 +56,7 @@ export class ControlServer implements AsyncDisposable {
     handlers: Handlers,
     onConnection?: (connection: ControlConnection) => void,
   ): Promise<ControlServer> {
-    if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) {
-      throw new DaemonError(
-        "invalid-argument",
-        `socket path is longer than ${SOCKET_PATH_BYTES_MAX} bytes: ${path}`,
-      );
-    }
-    await removeStaleSocket(path);
+    await claimSocketPath(path);
     const connections = new Set<ControlConnection>();
     const server = createServer((socket) => {
       const connection = new ControlConnection(socket, handlers);
@@ -93,42 +85,4 @@ export class ControlServer implements AsyncDisposable {
     await Promise.all([...this.#connections].map((one) => one[Symbol.asyncDispose]()));
     await closed;
   }
-}
-
-/**
- * Removes a socket file that nobody listens on. `already-exists` when somebody does, or when the
- * path is not a socket. Two processes must not do this at once: the daemon holds a lock.
- * Source: connect(2): ECONNREFUSED on a unix socket means that nobody listens, EAGAIN that the
- * listener's backlog is full.
- */
-export async function removeStaleSocket(path: string): Promise<void> {
-  if (!(await isSocketFile(path))) return;
-  const failure = await new Promise<Error | undefined>((resolve) => {
-    const probe = connect(path);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(undefined);
-    });
-    probe.once("error", resolve);
-  });
-  const name = failure === undefined ? undefined : systemErrorName(failure);
-  if (failure === undefined || name === "EAGAIN") {
-    throw new DaemonError("already-exists", `another process listens on ${path}`);
-  }
-  if (name === "ENOENT") return;
-  if (name !== "ECONNREFUSED") {
-    throw withContext(failure, `cannot tell whether ${path} is in use`, "unavailable");
-  }
-  await unlink(path);
-}
-
-/** False when nothing is there; throws when it is something else. */
-async function isSocketFile(path: string): Promise<boolean> {
-  try {
-    if ((await lstat(path)).isSocket()) return true;
-  } catch (error) {
-    if (systemErrorName(error) === "ENOENT") return false;
-    throw withContext(error, `cannot look at ${path}`, "unavailable");
-  }
-  throw new DaemonError("already-exists", `${path} exists and is not a socket`);
 }

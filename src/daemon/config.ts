@@ -14,6 +14,10 @@ export const DEFAULT_STATE = "/run/faasnet";
 export const DEFAULT_CONFIG_FILE = "/etc/faasnet/config.toml";
 export const DEFAULT_CONTAINERD_ADDRESS = "/run/containerd/containerd.sock";
 
+/** How images may be mounted: `auto` is what the self-test finds best. */
+export const MODE_SETTINGS = ["auto", "erofs", "loop", "fuse"] as const;
+export type ModeSetting = (typeof MODE_SETTINGS)[number];
+
 const MIB = 1024 * 1024;
 const absolutePath = z.string().startsWith("/", "must be an absolute path");
 const count = (max: number): z.ZodInt => z.int().min(1).max(max);
@@ -26,9 +30,7 @@ const configSchema = z.strictObject({
   address: z.union([z.literal(""), absolutePath]).default(""),
   containerdAddress: z.union([z.literal(""), absolutePath]).default(""),
   logLevel: z.enum(LOG_LEVELS).default("info"),
-  mount: z
-    .strictObject({ mode: z.enum(["auto", "erofs", "loop", "fuse"]).default("auto") })
-    .prefault({}),
+  mount: z.strictObject({ mode: z.enum(MODE_SETTINGS).default("auto") }).prefault({}),
   cache: z
     .strictObject({
       quotaBytes: bytes.default(32 * 1024 * MIB),
@@ -66,7 +68,7 @@ export interface ConfigOverrides {
   readonly root?: string | undefined;
   readonly state?: string | undefined;
   readonly address?: string | undefined;
-  readonly mode?: "auto" | "erofs" | "loop" | "fuse" | undefined;
+  readonly mode?: ModeSetting | undefined;
 }
 
 export interface LoadConfigOptions {

@@ -28,8 +28,10 @@ export interface EnsureImageRequest {
   readonly alternatives: readonly string[];
 }
 
+/** How far the map of an image is. */
 export interface EnsureProgress {
   readonly phase: "resolve" | "map";
+  /** Bytes of the layers' blobs read so far, and in all (0 while unknown). */
   readonly doneBytes: number;
   readonly totalBytes: number;
   readonly layersDone: number;

@@ -43,19 +43,10 @@ export interface ImageHandlerOptions {
 export function imageHandlers(
   ready: Promise<{ readonly service: ImageService; readonly options: ImageHandlerOptions }>,
 ): Handlers {
-  const when =
-    (
-      handle: (
-        service: ImageService,
-        request: unknown,
-        context: Parameters<Handler>[1],
-        options: ImageHandlerOptions,
-      ) => Promise<object>,
-    ): Handler =>
-    async (request, context) => {
-      const { service, options } = await ready;
-      return handle(service, request, context, options);
-    };
+  const when: When = (handle) => async (request, context) => {
+    const { service, options } = await ready;
+    return handle(service, request, context, options);
+  };
   return {
     // At once, also while the service is being built: a successor must learn whom to end.
     "Image.Hello": () => Promise.resolve({ pid: process.pid }),

@@ -5,11 +5,18 @@
 import { resolve } from "node:path";
 import { DEFAULT_CONFIG_TOML } from "./config-file.ts";
 import { loadConfig } from "./config.ts";
-import type { Config } from "./config.ts";
+import type { Config, ModeSetting } from "./config.ts";
 import type { MountOptions, MountSummary } from "./mount-command.ts";
 
-export { DEFAULT_CONFIG_FILE, DEFAULT_ROOT, DEFAULT_STATE, loadConfig } from "./config.ts";
-export type { Config, ConfigOverrides, LoadConfigOptions } from "./config.ts";
+export {
+  DEFAULT_CONFIG_FILE,
+  DEFAULT_ROOT,
+  DEFAULT_STATE,
+  loadConfig,
+  MODE_SETTINGS,
+} from "./config.ts";
+export type { Config, ConfigOverrides, LoadConfigOptions, ModeSetting } from "./config.ts";
+export type { EnsureProgress } from "./ensure-image.ts";
 export { statePaths } from "./paths.ts";
 export type { MountedImage, MountOptions, MountSummary } from "./mount-command.ts";
 
@@ -24,11 +31,14 @@ export async function runDaemon(
 export interface RunMountRequest {
   /** A reference, or `oci:DIR` and the like with a path relative to the working directory. */
   readonly image: string;
+  /** An absolute path of an existing folder. */
   readonly target: string;
-  readonly mode: "auto" | "erofs" | "loop" | "fuse";
+  readonly mode: ModeSetting;
+  /** `OS/ARCH[/VARIANT]`; undefined is this machine's. */
   readonly platform: string | undefined;
   readonly root: string;
   readonly state: string;
+  /** `--config`, for the keys that are not here. */
   readonly configFile: string | undefined;
 }
 

@@ -36,15 +36,21 @@ export interface MountRequest {
 }
 
 export interface MountedImage {
+  /** The mode that was chosen, never `auto`. */
   readonly mode: string;
+  /** Why that mode, in words. */
   readonly modeReason: string;
   readonly files: number;
 }
 
+/** What a mount did, told when it ends. */
 export interface MountSummary {
   readonly files: number;
+  /** Bytes of the unpacked layers. */
   readonly imageBytes: number;
+  /** Bytes that came from the registry. */
   readonly fetchedBytes: number;
+  /** Blocks read, by where they came from: `memory`, `disk`, `registry`. */
   readonly blocksBySource: Readonly<Record<string, number>>;
 }
 

@@ -56,8 +56,6 @@ export const NAMESPACES_MAX = 256;
 export const DECLINED_IMAGES_MAX = 256;
 /** How long such an image is remembered after its last layer was asked for, in milliseconds. */
 export const DECLINED_IMAGE_MS = 10 * 60 * 1000;
-/** sizeof(sockaddr_un.sun_path) - 1 on Linux. */
-export const SOCKET_PATH_BYTES_MAX = 107;
 /** Calls under way at a stop may end for this long, in milliseconds. */
 export const SHUTDOWN_GRACE_MS = 2000;
 /** An error's text travels in an HTTP/2 header. */

@@ -4,21 +4,20 @@ import { systemClock } from "../../src/base/clock.ts";
 import type { DaemonError } from "../../src/base/errors.ts";
 import { runProgram } from "../../src/cli/index.ts";
 import type { CommandContext, ExitCode } from "../../src/cli/index.ts";
-import type {
-  CliConfig,
-  ConfigOverrides,
-  DaemonApi,
-  MountOptions,
-  MountRequest,
-  MountSummary,
-} from "../../src/cli/daemon-api.ts";
+import type { CliConfig, DaemonApi } from "../../src/cli/daemon-api.ts";
 import { createTerminal } from "../../src/cli/terminal.ts";
+import type {
+  ConfigOverrides,
+  MountOptions,
+  MountSummary,
+  RunMountRequest,
+} from "../../src/daemon/index.ts";
 
 /** Behaves like src/daemon as far as the command line can tell; records what it is asked. */
 export class FakeDaemonApi implements DaemonApi {
   readonly calls: unknown[] = [];
   /** What `runMount` does; the default mounts, and ends when the signal aborts. */
-  mount: (request: MountRequest, options: MountOptions) => Promise<MountSummary> = async () =>
+  mount: (request: RunMountRequest, options: MountOptions) => Promise<MountSummary> = async () =>
     FAKE_SUMMARY;
   /** What `loadConfig` throws, if anything. */
   configError: DaemonError | undefined;
@@ -57,7 +56,7 @@ export class FakeDaemonApi implements DaemonApi {
     });
   }
 
-  async runMount(request: MountRequest, options: MountOptions): Promise<MountSummary> {
+  async runMount(request: RunMountRequest, options: MountOptions): Promise<MountSummary> {
     this.calls.push(["runMount", request]);
     return this.mount(request, options);
   }

@@ -14,7 +14,7 @@ import type {
   PlatformOptions,
 } from "../command-context.ts";
 import { CliError } from "../cli-error.ts";
-import type { MapProgress } from "../daemon-api.ts";
+import type { EnsureProgress } from "../../daemon/index.ts";
 import {
   formatBytes,
   formatCount,
@@ -47,7 +47,7 @@ export function addInspectCommand(program: Command, context: CommandContext): vo
       await using client = await connectDaemon(context, options);
       const display = new ProgressDisplay(context.terminal.progress, context.clock);
       try {
-        const onProgress = (progress: MapProgress): void => {
+        const onProgress = (progress: EnsureProgress): void => {
           display.update(mapProgressState(progress));
         };
         const image = { reference, platform: options.platform };

@@ -15,13 +15,13 @@ import type {
   PlaceOptions,
   PlatformOptions,
 } from "../command-context.ts";
-import { MOUNT_MODES } from "../daemon-api.ts";
-import type { MountMode, MountSummary } from "../daemon-api.ts";
+import { MODE_SETTINGS } from "../../daemon/index.ts";
+import type { ModeSetting, MountSummary } from "../../daemon/index.ts";
 import { formatBytes, formatCount } from "../format.ts";
 import { mapProgressState } from "../map-progress.ts";
 import { ProgressDisplay } from "../progress.ts";
 
-type MountFlags = PlaceOptions & JsonOptions & PlatformOptions & { readonly mode: MountMode };
+type MountFlags = PlaceOptions & JsonOptions & PlatformOptions & { readonly mode: ModeSetting };
 
 export function addMountCommand(program: Command, context: CommandContext): void {
   addCommand(program, "mount", {
@@ -37,7 +37,9 @@ export function addMountCommand(program: Command, context: CommandContext): void
   })
     .argument("<image>", "the image")
     .argument("<dir>", "where to mount it")
-    .addOption(new Option("--mode <mode>", "how to mount it").choices(MOUNT_MODES).default("auto"))
+    .addOption(
+      new Option("--mode <mode>", "how to mount it").choices(MODE_SETTINGS).default("auto"),
+    )
     .addOption(platformOption())
     .addOption(jsonOption())
     .action(async (image: string, target: string, options: MountFlags) => {

@@ -3,6 +3,7 @@ import { open, readFile, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { systemErrorName } from "../../base/errors.ts";
+import { writeAll } from "../../base/write-all.ts";
 
 export interface JournalFile {
   /** Writes all of it. */
@@ -35,16 +36,7 @@ class DiskJournalFile implements JournalFile {
   }
 
   async write(bytes: Uint8Array, position: number): Promise<void> {
-    let done = 0;
-    while (done < bytes.length) {
-      const { bytesWritten } = await this.#handle.write(
-        bytes,
-        done,
-        bytes.length - done,
-        position + done,
-      );
-      done += bytesWritten;
-    }
+    await writeAll(this.#handle, bytes, position);
   }
 
   async truncate(bytes: number): Promise<void> {

@@ -1,13 +1,13 @@
 /** The socket that containerd dials: open at once, before the metastore has been read. */
-import { chmod, lstat, mkdir, unlink } from "node:fs/promises";
-import { connect } from "node:net";
+import { chmod, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import type { Clock } from "../../base/clock.ts";
-import { DaemonError, systemErrorName, withContext } from "../../base/errors.ts";
+import { withContext } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { claimSocketPath } from "../../base/unix-socket.ts";
 import { containerdService } from "../containerd/protos.ts";
-import { GRPC_MESSAGE_BYTES_MAX, SHUTDOWN_GRACE_MS, SOCKET_PATH_BYTES_MAX } from "../limits.ts";
+import { GRPC_MESSAGE_BYTES_MAX, SHUTDOWN_GRACE_MS } from "../limits.ts";
 import type { Snapshotter } from "../snapshotter.ts";
 import { snapshotsService } from "./snapshots-service.ts";
 
@@ -31,16 +31,10 @@ export class SnapshotterServer implements AsyncDisposable {
 
   static async listen(options: ServerOptions): Promise<SnapshotterServer> {
     const { address, ready, clock, log } = options;
-    if (Buffer.byteLength(address) > SOCKET_PATH_BYTES_MAX) {
-      throw new DaemonError(
-        "invalid-argument",
-        `socket path is longer than ${SOCKET_PATH_BYTES_MAX} bytes: ${address}`,
-      );
-    }
     // Every call reports it; without a call nobody is there to be told.
     ready.catch(() => undefined);
     await mkdir(dirname(address), { recursive: true, mode: 0o711 });
-    await removeStaleSocket(address);
+    await claimSocketPath(address);
     const server = new Server({
       "grpc.max_receive_message_length": GRPC_MESSAGE_BYTES_MAX,
       "grpc.max_send_message_length": GRPC_MESSAGE_BYTES_MAX,
@@ -71,35 +65,4 @@ export class SnapshotterServer implements AsyncDisposable {
     });
     stop();
   }
-}
-
-/** Source: connect(2): ECONNREFUSED on a unix socket means that nobody listens. */
-async function removeStaleSocket(address: string): Promise<void> {
-  try {
-    // A file that is no socket refuses connections too.
-    if (!(await lstat(address)).isSocket()) {
-      throw new DaemonError("already-exists", `${address} is there and is no socket`);
-    }
-  } catch (error) {
-    if (systemErrorName(error) === "ENOENT") return;
-    throw error;
-  }
-  if (await isListening(address)) {
-    throw new DaemonError("already-exists", `another process listens on ${address}`);
-  }
-  await unlink(address);
-}
-
-async function isListening(address: string): Promise<boolean> {
-  return new Promise<boolean>((resolve) => {
-    const probe = connect(address);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once("error", (error) => {
-      // Anything else (a full backlog, no permission) is somebody's socket.
-      resolve(systemErrorName(error) !== "ECONNREFUSED");
-    });
-  });
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { CliError } from "../../../src/cli/cli-error.ts";
 import { EXIT, EXIT_BY_ERROR } from "../../../src/cli/exit-codes.ts";
-import type { MountOptions } from "../../../src/cli/daemon-api.ts";
+import type { MountOptions } from "../../../src/daemon/index.ts";
 import { DaemonError } from "../../../src/base/errors.ts";
 import type { ErrorCode } from "../../../src/base/errors.ts";
 import { FAKE_SUMMARY, FakeDaemonApi, runCommand } from "../../support/fake-daemon-api.ts";

@@ -6,7 +6,7 @@ import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { connectControl, ControlServer, removeStaleSocket } from "../../../src/control/index.ts";
+import { connectControl, ControlServer } from "../../../src/control/index.ts";
 import type { ControlConnection, Handlers } from "../../../src/control/index.ts";
 import { DaemonError } from "../../../src/base/errors.ts";
 import { Scope } from "../../../src/base/scope.ts";
@@ -435,7 +435,7 @@ describe("ControlServer", () => {
     const path = join(folder, "s");
     await writeFile(path, "precious");
 
-    await assert.rejects(removeStaleSocket(path), { code: "already-exists" });
+    await assert.rejects(ControlServer.listen(path, {}), { code: "already-exists" });
 
     assert.equal((await stat(path)).size, 8);
   });
