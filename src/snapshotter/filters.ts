@@ -10,6 +10,7 @@
  *
  * Several filters: one of them must match. Parsing is pure; a filter is compiled once.
  */
+import { RE2JS } from "re2js";
 import { DaemonError } from "../base/errors.ts";
 import { FILTER_CHARS_MAX, FILTERS_MAX } from "./limits.ts";
 import type { SnapshotInfo } from "./snapshot-info.ts";
@@ -173,16 +174,16 @@ function parseValue(scanner: Scanner, allowAlternatives: boolean): string {
   return value;
 }
 
-/** Go compiles the expression when it is first used, and a broken one matches nothing. */
-function compileExpression(source: string): RegExp | undefined {
-  for (const flags of ["u", ""]) {
-    try {
-      return new RegExp(source, flags);
-    } catch {
-      // Go's syntax allows some escapes that JavaScript's Unicode mode does not.
-    }
+/**
+ * Go's syntax, in time linear in what is searched: a JavaScript RegExp may backtrack for ever. Go
+ * compiles the expression when it is first used, and a broken one matches nothing.
+ */
+function compileExpression(source: string): RE2JS | undefined {
+  try {
+    return RE2JS.compile(source);
+  } catch {
+    return undefined;
   }
-  return undefined;
 }
 
 function compileSelector(path: readonly string[], operator: string, value: string): Filter {

@@ -58,6 +58,9 @@ describe("filters", () => {
     ["name~=/^(n|m)$/", {}, true],
     ["name~=|a,b|", { name: "xa,by" }, true],
     ["name~=(", {}, false],
+    ["name~=[[:alpha:]]", {}, true],
+    ["name~=(?i)N", {}, true],
+    ["name~=/(n)\\\\1/", { name: "nn" }, false], // no backreferences in Go
     ['name=="a\\x62c"', { name: "abc" }, true],
     ['name=="\\xc3\\xa9"', { name: "é" }, true],
     ['name=="\\u00e9\\U0001f5dd\\101"', { name: "é🗝A" }, true],
@@ -101,6 +104,12 @@ describe("filters", () => {
     assert.throws(() => parseFilters(Array.from({ length: 65 }, () => "name")), {
       code: "invalid-argument",
     });
+  });
+
+  it("searches with an expression in linear time", () => {
+    // Backtracking would take 2^4096 steps, and this test would be stopped.
+    const labels = new Map([["x", "a".repeat(4096)]]);
+    assert.ok(!matches("labels.x~=(a+)+b", { labels }));
   });
 
   it("reads back any quoted text", () => {
