@@ -25,19 +25,20 @@ import {
   type TreeManifest,
 } from "../support/lab/index.ts";
 
-const MODES: readonly MountMode[] = ["erofs", "loop", "fuse"];
+const MODES = ["erofs", "loop", "fuse"] as const satisfies readonly MountMode[];
+type Mode = (typeof MODES)[number];
 const IMAGES: readonly LabImageName[] = [
   ...IMAGE_WORK.map(({ image }) => image),
   "edge",
   "edge-zstd",
 ];
 /** What the other way tests of a mode is tested here with one image only. */
-const CONTAINERD_IMAGES: Readonly<Record<MountMode, readonly LabImageName[]>> = {
+const CONTAINERD_IMAGES: Readonly<Record<Mode, readonly LabImageName[]>> = {
   erofs: IMAGES,
   loop: ["edge"],
   fuse: ["edge-zstd"],
 };
-const MOUNT_IMAGES: Readonly<Record<MountMode, readonly LabImageName[]>> = {
+const MOUNT_IMAGES: Readonly<Record<Mode, readonly LabImageName[]>> = {
   erofs: ["edge"],
   loop: IMAGES,
   fuse: IMAGES,
