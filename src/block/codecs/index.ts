@@ -4,9 +4,4 @@ export { alignDeflate } from "./gzip-block.ts";
 export { GZIP_HEADER_BYTES_MAX, GZIP_TRAILER_BYTES, gzipHeaderLength } from "./gzip-header.ts";
 export { decodeFrame, ZSTD_WHOLE_FRAME_BYTES_MAX } from "./zstd-block.ts";
 export { decodeZstdFrame, openZstdFrame, type ZstdFrameDecoder } from "./zstd-engine.ts";
-export {
-  ZSTD_BLOCK_BYTES_MAX,
-  ZstdScanner,
-  type ZstdFrameHeader,
-  type ZstdPart,
-} from "./zstd-scan.ts";
+export { ZstdScanner, type ZstdPart } from "./zstd-scan.ts";

@@ -53,8 +53,8 @@ async function* decodeFrameParts(frame: Frame, room: number): AsyncGenerator<Uin
   }
   const decoder = openZstdFrame();
   try {
-    for (const [index, part] of parts.entries()) {
-      const bytes = await decoder.push(part, { endsFrame: index === parts.length - 1 });
+    for (const part of parts) {
+      const bytes = await decoder.push(part);
       // The decoder may reuse its output.
       if (bytes.length > 0) yield Buffer.from(bytes);
     }
@@ -95,9 +95,7 @@ export async function* decodeFrame(
 }
 
 async function pushPart(decoder: ZstdFrameDecoder, part: ZstdPart): Promise<Uint8Array> {
-  if (part.kind === "skippable") return new Uint8Array(0);
-  const endsFrame = part.kind !== "header" && part.endsFrame;
-  return decoder.push(part.bytes, { endsFrame });
+  return part.kind === "skippable" ? new Uint8Array(0) : decoder.push(part.bytes);
 }
 
 function tooLong(): DaemonError {

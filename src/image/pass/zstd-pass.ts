@@ -168,7 +168,7 @@ async function decodePart(
   bytes: Uint8Array,
   endsFrame: boolean,
 ): Promise<Uint8Array> {
-  if (frame.decoder !== undefined) return frame.decoder.push(bytes, { endsFrame });
+  if (frame.decoder !== undefined) return frame.decoder.push(bytes);
   if (!endsFrame) return NO_OUTPUT;
   return decodeZstdFrame(Buffer.concat(frame.parts), frame.wholeBytes ?? 0);
 }

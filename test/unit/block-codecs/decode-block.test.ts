@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { DaemonError } from "../../../src/base/errors.ts";
 import type { Block } from "../../../src/block/index.ts";
 import { decodeBlock, decodeFrame } from "../../../src/block/index.ts";
+import { blockOf as anyBlock } from "../../support/block/block-of.ts";
 import {
   chunksOf,
   deflateBorders,
@@ -13,24 +14,9 @@ import {
 } from "../../support/layers/index.ts";
 
 const DATA = sampleBytes(200_000, 11);
-const NO_DIGEST = new Uint8Array(32);
-
+/** Of all of `DATA`, unless told otherwise. */
 function blockOf(fields: Partial<Block>): Block {
-  return {
-    index: 0,
-    tarOffset: 0,
-    tarLength: DATA.length,
-    blobOffset: 0,
-    blobLength: 1,
-    codec: "gzip",
-    startBits: 0,
-    atMemberStart: false,
-    windowOffset: 0,
-    windowLength: 0,
-    blobSha256: NO_DIGEST,
-    tarSha256: NO_DIGEST,
-    ...fields,
-  };
+  return anyBlock({ tarLength: DATA.length, ...fields });
 }
 
 async function rejects(promise: Promise<unknown>): Promise<void> {
@@ -114,6 +100,23 @@ describe("decodeBlock", () => {
   it("bounds what a zstd bomb can cost", async () => {
     const bomb = await filter("head -c 100000000 /dev/zero | zstd -qc --no-content-size", DATA);
     await rejects(decodeBlock(blockOf({ codec: "zstd", tarLength: 1000 }), bomb, undefined));
+  });
+
+  it("refuses a zstd block whose sequences decode to more than a block may", async () => {
+    // 190 bytes, and 10^9 steps for a decoder that does not check. Found by fuzzing.
+    const frame = Buffer.from(
+      "KLUv/WTDFFUFACKHFxdw2QFQ+kPpD6WP/39b2LsiItLTq76fJoD7CN9786rzCN9786rrCN9786rjCN9786rbCN97" +
+        "86rTCN978wKaQQYdGSBQkdomNDkZF5RU5FhLGReUVORYS2bQkQ8GTUMyhGJJaSRVP6gx3NZY9jPgpQ4RMAQ/" +
+        "QnBC+P/5AZiZMjPJSZyZSWbOSJQpU+bMSCgzU86UkSgzU5mZKhJEiChCxPXdt/0WFm5ghdKqC0BWAUt+5qw=",
+      "base64",
+    );
+    await rejects(decodeBlock(blockOf({ codec: "zstd", tarLength: 5571 }), frame, undefined));
+  });
+
+  it("refuses a zstd frame whose checksum is wrong", async () => {
+    const frame = await filter("zstd -qc --check", DATA);
+    frame.writeUInt32LE((frame.readUInt32LE(frame.length - 4) ^ 1) >>> 0, frame.length - 4);
+    await rejects(decodeBlock(blockOf({ codec: "zstd" }), frame, undefined));
   });
 
   it("cannot decode a sequential block alone", async () => {
