@@ -10,7 +10,7 @@ import {
   EROFS_BLOCK_BYTES,
   NULL_BLOCK,
 } from "./format.ts";
-import type { ErofsExtent } from "./tree.ts";
+import { appendExtent, type ErofsExtent } from "./tree.ts";
 
 export interface FileExtents {
   readonly size: number;
@@ -58,22 +58,9 @@ export function joinExtents(file: FileExtents, deviceBytes: readonly number[]): 
     if (extent.length === 0) continue;
     checkExtent(extent, file, deviceBytes, from);
     from = extent.fileOffset + extent.length;
-    const last = joined.at(-1);
-    if (last !== undefined && continues(last, extent)) {
-      joined[joined.length - 1] = { ...last, length: last.length + extent.length };
-    } else {
-      joined.push(extent);
-    }
+    appendExtent(joined, extent);
   }
   return joined;
-}
-
-function continues(before: ErofsExtent, after: ErofsExtent): boolean {
-  return (
-    before.device === after.device &&
-    before.fileOffset + before.length === after.fileOffset &&
-    before.deviceOffset + before.length === after.deviceOffset
-  );
 }
 
 /** How often two divides the number; `CHUNK_BITS_MAX` for 0. */
@@ -83,7 +70,10 @@ function trailingZeros(value: number): number {
   return bits;
 }
 
-export function planChunks(size: number, joined: readonly ErofsExtent[]): ChunkPlan {
+export function planChunks(
+  size: number,
+  joined: readonly Pick<ErofsExtent, "fileOffset" | "length">[],
+): ChunkPlan {
   if (size === 0) return { bits: 0, count: 0 };
   const blocks = Math.ceil(size / EROFS_BLOCK_BYTES);
   let bits = 0;

@@ -51,8 +51,6 @@ export const DEVICE_SLOT = { bytes: 128, blocksAt: 64 } as const;
 export const INODE_SLOT_BYTES = 32;
 export const COMPACT_INODE_BYTES = 32;
 export const EXTENDED_INODE_BYTES = 64;
-/** The superblock holds the root's nid in 16 bits. */
-export const ROOT_NID_MAX = 0xffff;
 
 /** `i_format` bits 1 to 3. */
 export const DATA_LAYOUT = { flatPlain: 0, flatInline: 2, chunkBased: 4 } as const;

@@ -1,5 +1,7 @@
 /** EROFS metadata images: writer and reader of the on-disk format; knows no OCI. */
+export { planChunks } from "./chunks.ts";
 export {
+  CHUNK_INDEX_BYTES,
   EROFS_BLOCK_BYTES,
   FILE_TYPE,
   FILE_TYPE_MASK,
@@ -8,9 +10,8 @@ export {
 } from "./format.ts";
 export type { ErofsDirent } from "./parse-directory.ts";
 export type { ErofsInode } from "./parse-inode.ts";
-export { piecesOf, type DataPiece } from "./pieces.ts";
-export { ErofsFileReader, ErofsReader, type InodeRef } from "./reader.ts";
-export { PagedFile, type ByteRange, type RandomAccess } from "./source.ts";
+export { piecesOf } from "./pieces.ts";
+export { ErofsReader } from "./reader.ts";
 export {
   defaultDirectory,
   ErofsInodeInput,
@@ -21,4 +22,4 @@ export {
   type ErofsData,
   type ErofsExtent,
 } from "./tree.ts";
-export { writeErofs, type ErofsDevice, type WriteErofsOptions } from "./writer.ts";
+export { writeErofs } from "./writer.ts";

@@ -2,8 +2,7 @@
 import { nameFault, quoteName } from "./byte-strings.ts";
 import { dataLoss, DIRENT_BYTES, isDirectoryMode } from "./format.ts";
 import { blockCount, flatBlock, type ErofsInode } from "./parse-inode.ts";
-import type { Parse } from "./source.ts";
-import { safeInt64, type Superblock } from "./superblock.ts";
+import { safeInt64, type ErofsImage } from "./superblock.ts";
 
 export interface ErofsDirent {
   readonly name: string;
@@ -15,13 +14,12 @@ function checkIsDirectory(inode: ErofsInode): void {
 }
 
 /** Entries in the order of their bytes, without "." and "..". */
-export function* parseDirectory(superblock: Superblock, inode: ErofsInode): Parse<ErofsDirent[]> {
+export function parseDirectory(image: ErofsImage, inode: ErofsInode): ErofsDirent[] {
   checkIsDirectory(inode);
   const dirents: ErofsDirent[] = [];
   let before = "";
-  for (let index = 0; index < blockCount(superblock, inode); index += 1) {
-    const block = yield flatBlock(superblock, inode, index);
-    for (const dirent of parseBlock(block)) {
+  for (let index = 0; index < blockCount(image, inode); index += 1) {
+    for (const dirent of parseBlock(flatBlock(image, inode, index))) {
       if (dirent.name <= before) {
         throw dataLoss(`directory ${inode.nid} is not in order at ${quoteName(dirent.name)}`);
       }
@@ -36,23 +34,23 @@ export function* parseDirectory(superblock: Superblock, inode: ErofsInode): Pars
 }
 
 /** The nid of a name, found by halving; undefined where there is none. */
-export function* parseLookup(
-  superblock: Superblock,
+export function parseLookup(
+  image: ErofsImage,
   directory: ErofsInode,
   name: string,
-): Parse<number | undefined> {
+): number | undefined {
   checkIsDirectory(directory);
   let low = 0;
-  let high = blockCount(superblock, directory);
+  let high = blockCount(image, directory);
   while (high - low > 1) {
     const middle = (low + high) >>> 1;
-    const block = yield flatBlock(superblock, directory, middle);
+    const block = flatBlock(image, directory, middle);
     if (nameAt(block, 0, direntCount(block)) <= name) low = middle;
     else high = middle;
   }
   if (high === 0) return undefined;
-  const block = yield flatBlock(superblock, directory, low);
-  return parseBlock(block).find((dirent) => dirent.name === name)?.nid;
+  const dirents = parseBlock(flatBlock(image, directory, low));
+  return dirents.find((dirent) => dirent.name === name)?.nid;
 }
 
 function parseBlock(block: Buffer): ErofsDirent[] {

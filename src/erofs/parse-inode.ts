@@ -21,9 +21,8 @@ import {
   XATTR_ENTRY_BYTES,
   XATTR_HEADER_BYTES,
 } from "./format.ts";
-import type { ByteRange, Parse } from "./source.ts";
-import { safeInt64, type Superblock } from "./superblock.ts";
-import { NO_XATTRS, type ErofsExtent } from "./tree.ts";
+import { bytesAt, safeInt64, type ErofsImage } from "./superblock.ts";
+import { appendExtent, NO_XATTRS, type ErofsExtent } from "./tree.ts";
 import { decodeXattrName } from "./xattr-names.ts";
 
 /** An inode without its xattrs and data. */
@@ -54,14 +53,11 @@ interface InodePlace {
 
 const NO_DEVICE = { major: 0, minor: 0 };
 
-export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsInode> {
-  const at = superblock.metaAt + nid * INODE_SLOT_BYTES;
+export function parseInode(image: ErofsImage, nid: number): ErofsInode {
+  const at = image.metaAt + nid * INODE_SLOT_BYTES;
   if (!Number.isSafeInteger(nid) || nid < 0) throw dataLoss(`nid ${nid}`);
-  const room = superblock.imageBytes - at;
-  const bytes = yield {
-    offset: at,
-    length: room < EXTENDED_INODE_BYTES ? COMPACT_INODE_BYTES : EXTENDED_INODE_BYTES,
-  };
+  const isLast = image.bytes.length - at < EXTENDED_INODE_BYTES;
+  const bytes = bytesAt(image.bytes, at, isLast ? COMPACT_INODE_BYTES : EXTENDED_INODE_BYTES);
   const format = bytes.readUInt16LE(0);
   const isExtended = (format & 1) === 1;
   if (format >>> 4 !== 0) throw dataLoss(`inode ${nid} of unknown format 0x${format.toString(16)}`);
@@ -72,7 +68,7 @@ export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsIno
   const rdev = isDeviceMode(mode) ? decodeDevice(union) : NO_DEVICE;
   const xattrCount = bytes.readUInt16LE(2);
   const inodeBytes = isExtended ? EXTENDED_INODE_BYTES : COMPACT_INODE_BYTES;
-  const fields = isExtended ? extendedFields(bytes) : compactFields(bytes, superblock);
+  const fields = isExtended ? extendedFields(bytes) : compactFields(bytes, image);
   if (fields.mtimeNsec > 999_999_999) throw dataLoss(`inode ${nid} has a malformed time`);
   if (fields.size < 0) throw dataLoss(`inode ${nid} has ${fields.size} bytes`);
   return {
@@ -97,14 +93,14 @@ export function* parseInode(superblock: Superblock, nid: number): Parse<ErofsIno
 
 type Fields = Pick<ErofsInode, "uid" | "gid" | "mtimeSec" | "mtimeNsec" | "nlink" | "size">;
 
-function compactFields(bytes: Buffer, superblock: Superblock): Fields {
+function compactFields(bytes: Buffer, image: ErofsImage): Fields {
   return {
     nlink: bytes.readUInt16LE(6),
     size: bytes.readUInt32LE(8),
     uid: bytes.readUInt16LE(24),
     gid: bytes.readUInt16LE(26),
-    mtimeSec: superblock.buildTimeSec,
-    mtimeNsec: superblock.buildTimeNsec,
+    mtimeSec: image.buildTimeSec,
+    mtimeNsec: image.buildTimeNsec,
   };
 }
 
@@ -120,40 +116,36 @@ function extendedFields(bytes: Buffer): Fields {
 }
 
 /** Number of blocks of flat data; the last may be shorter. */
-export function blockCount(superblock: Superblock, inode: ErofsInode): number {
-  return Math.ceil(inode.size / superblock.blockBytes);
+export function blockCount(image: ErofsImage, inode: ErofsInode): number {
+  return Math.ceil(inode.size / image.blockBytes);
 }
 
-/** Where block `index` of flat data lies; flat data lies in the image itself. */
-export function flatBlock(superblock: Superblock, inode: ErofsInode, index: number): ByteRange {
-  const { blockBytes, imageBytes } = superblock;
+/** Block `index` of flat data, which lies in the image itself. */
+export function flatBlock(image: ErofsImage, inode: ErofsInode, index: number): Buffer {
+  const { bytes, blockBytes } = image;
   const { dataLayout, union, xattrsAt, xattrBytes } = inode.place;
   const start = index * blockBytes;
   const length = Math.min(blockBytes, inode.size - start);
   // Checked for the whole file, so that a size is believed only where there is room for it.
-  if (inode.size > imageBytes) throw dataLoss(`inode ${inode.nid} is larger than the image`);
+  if (inode.size > bytes.length) throw dataLoss(`inode ${inode.nid} is larger than the image`);
   if (dataLayout === DATA_LAYOUT.flatInline && start + length === inode.size) {
     const offset = xattrsAt + xattrBytes;
     if ((offset % blockBytes) + length > blockBytes) {
       throw dataLoss(`data of inode ${inode.nid} crosses a block`);
     }
-    return { offset, length };
+    return bytesAt(bytes, offset, length);
   }
   if (dataLayout !== DATA_LAYOUT.flatPlain && dataLayout !== DATA_LAYOUT.flatInline) {
     throw dataLoss(`inode ${inode.nid} has data layout ${dataLayout}`);
   }
-  return { offset: union * blockBytes + start, length };
+  return bytesAt(bytes, union * blockBytes + start, length);
 }
 
-export function* parseFlatData(
-  superblock: Superblock,
-  inode: ErofsInode,
-  bytesMax: number,
-): Parse<Buffer> {
+export function parseFlatData(image: ErofsImage, inode: ErofsInode, bytesMax: number): Buffer {
   if (inode.size > bytesMax) throw dataLoss(`inode ${inode.nid} has ${inode.size} bytes`);
   const parts: Buffer[] = [];
-  for (let index = 0; index < blockCount(superblock, inode); index += 1) {
-    parts.push(yield flatBlock(superblock, inode, index));
+  for (let index = 0; index < blockCount(image, inode); index += 1) {
+    parts.push(flatBlock(image, inode, index));
   }
   return Buffer.concat(parts);
 }
@@ -164,34 +156,28 @@ export function isChunkBased(inode: ErofsInode): boolean {
 }
 
 /** The pieces of a chunk-based file on the data devices, neighbours joined, holes left out. */
-export function* parseExtents(superblock: Superblock, inode: ErofsInode): Parse<ErofsExtent[]> {
+export function parseExtents(image: ErofsImage, inode: ErofsInode): ErofsExtent[] {
   const format = inode.place.union & 0xffff;
   const bits = format & CHUNK_BITS_MAX;
   if ((format & ~CHUNK_BITS_MAX) !== CHUNK_FORMAT_INDEXES) {
     throw dataLoss(`inode ${inode.nid} has chunk format 0x${format.toString(16)}`);
   }
-  const chunkBytes = superblock.blockBytes * 2 ** bits;
+  const chunkBytes = image.blockBytes * 2 ** bits;
   const count = Math.ceil(inode.size / chunkBytes);
   if (count > CHUNKS_PER_FILE_MAX) throw dataLoss(`inode ${inode.nid} has ${count} chunks`);
   const { xattrsAt, xattrBytes } = inode.place;
   const offset = roundUp(xattrsAt + xattrBytes, CHUNK_INDEX_BYTES);
-  const indexes = yield { offset, length: count * CHUNK_INDEX_BYTES };
+  const indexes = bytesAt(image.bytes, offset, count * CHUNK_INDEX_BYTES);
   const extents: ErofsExtent[] = [];
   for (let chunk = 0; chunk < count; chunk += 1) {
-    const extent = parseChunk(superblock, indexes, chunk, { chunkBytes, size: inode.size });
-    if (extent === undefined) continue;
-    const last = extents.at(-1);
-    if (last !== undefined && isContinued(last, extent)) {
-      extents[extents.length - 1] = { ...last, length: last.length + extent.length };
-    } else {
-      extents.push(extent);
-    }
+    const extent = parseChunk(image, indexes, chunk, { chunkBytes, size: inode.size });
+    if (extent !== undefined) appendExtent(extents, extent);
   }
   return extents;
 }
 
 function parseChunk(
-  superblock: Superblock,
+  image: ErofsImage,
   indexes: Buffer,
   chunk: number,
   file: { readonly chunkBytes: number; readonly size: number },
@@ -199,34 +185,23 @@ function parseChunk(
   const at = chunk * CHUNK_INDEX_BYTES;
   const block = indexes.readUInt32LE(at + 4);
   if (block === NULL_BLOCK) return undefined;
-  const device = indexes.readUInt16LE(at + 2) & superblock.deviceMask;
+  const device = indexes.readUInt16LE(at + 2) & image.deviceMask;
   const fileOffset = chunk * file.chunkBytes;
   const length = Math.min(file.chunkBytes, file.size - fileOffset);
-  const deviceOffset = block * superblock.blockBytes;
-  const deviceBytes = superblock.devices[device - 1];
+  const deviceOffset = block * image.blockBytes;
+  const deviceBytes = image.devices[device - 1];
   if (deviceBytes === undefined || deviceOffset + length > deviceBytes) {
     throw dataLoss(`data at ${deviceOffset}+${length} of device ${device}, which ends before`);
   }
   return { fileOffset, length, device, deviceOffset };
 }
 
-function isContinued(before: ErofsExtent, after: ErofsExtent): boolean {
-  return (
-    before.device === after.device &&
-    before.fileOffset + before.length === after.fileOffset &&
-    before.deviceOffset + before.length === after.deviceOffset
-  );
-}
-
-/** Values are views where the source gives views. */
-export function* parseXattrs(
-  superblock: Superblock,
-  inode: ErofsInode,
-): Parse<ReadonlyMap<string, Uint8Array>> {
+/** Values are views into the image. */
+export function parseXattrs(image: ErofsImage, inode: ErofsInode): ReadonlyMap<string, Uint8Array> {
   const { xattrsAt, xattrBytes } = inode.place;
   if (xattrBytes === 0) return NO_XATTRS;
   const xattrs = new Map<string, Uint8Array>();
-  const bytes = yield { offset: xattrsAt, length: xattrBytes };
+  const bytes = bytesAt(image.bytes, xattrsAt, xattrBytes);
   const sharedCount = bytes.readUInt8(4);
   const inlineAt = XATTR_HEADER_BYTES + 4 * sharedCount;
   if (inlineAt > xattrBytes) throw dataLoss(`xattrs of inode ${inode.nid} are cut`);
@@ -236,9 +211,9 @@ export function* parseXattrs(
   }
   for (let index = 0; index < sharedCount; index += 1) {
     const id = bytes.readUInt32LE(XATTR_HEADER_BYTES + 4 * index);
-    const offset = superblock.xattrsAt + id * XATTR_ALIGN;
-    const head = yield { offset, length: XATTR_ENTRY_BYTES };
-    addXattr(xattrs, yield { offset, length: entryBytes(head) }, budget);
+    const offset = image.xattrsAt + id * XATTR_ALIGN;
+    const head = bytesAt(image.bytes, offset, XATTR_ENTRY_BYTES);
+    addXattr(xattrs, bytesAt(image.bytes, offset, entryBytes(head)), budget);
   }
   return xattrs;
 }

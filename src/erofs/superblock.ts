@@ -1,4 +1,4 @@
-/** Parses and checks the superblock and the device table. */
+/** Parses and checks the superblock and the device table; what all other parsing starts from. */
 import { crc32c } from "./crc32c.ts";
 import {
   dataLoss,
@@ -11,15 +11,14 @@ import {
   INODE_SLOT_BYTES,
   SUPERBLOCK,
 } from "./format.ts";
-import type { Parse } from "./source.ts";
 
 /** Block sizes that some kernel takes: a sector to the largest page. */
 const BLOCK_BITS_MIN = 9;
 const BLOCK_BITS_MAX = 16;
 
-export interface Superblock {
-  readonly imageBytes: number;
-  readonly blockBits: number;
+/** An image as its superblock describes it. */
+export interface ErofsImage {
+  readonly bytes: Buffer;
   readonly blockBytes: number;
   /** Where nid 0 would be. */
   readonly metaAt: number;
@@ -35,9 +34,18 @@ export interface Superblock {
   readonly deviceMask: number;
 }
 
-export function* parseSuperblock(imageBytes: number): Parse<Superblock> {
-  if (imageBytes > IMAGE_BYTES_MAX) throw dataLoss(`${imageBytes} bytes are too many`);
-  const head = yield { offset: SUPERBLOCK.offset, length: SUPERBLOCK.bytes };
+/** The bytes of a range, as a view; `data-loss` where they lie outside. */
+export function bytesAt(bytes: Buffer, offset: number, length: number): Buffer {
+  const isInside = Number.isSafeInteger(offset) && offset >= 0 && length >= 0;
+  if (!isInside || offset + length > bytes.length) {
+    throw dataLoss(`bytes ${offset}+${length} lie outside the image of ${bytes.length}`);
+  }
+  return bytes.subarray(offset, offset + length);
+}
+
+export function parseSuperblock(bytes: Buffer): ErofsImage {
+  if (bytes.length > IMAGE_BYTES_MAX) throw dataLoss(`${bytes.length} bytes are too many`);
+  const head = bytesAt(bytes, SUPERBLOCK.offset, SUPERBLOCK.bytes);
   if (head.readUInt32LE(SUPERBLOCK.magicAt) !== SUPERBLOCK.magic) throw dataLoss("no magic number");
   const blockBits = head.readUInt8(SUPERBLOCK.blockBitsAt);
   const incompat = head.readUInt32LE(SUPERBLOCK.featureIncompatAt);
@@ -48,18 +56,18 @@ export function* parseSuperblock(imageBytes: number): Parse<Superblock> {
     throw dataLoss(`unknown features 0x${incompat.toString(16)}`);
   }
   if (head.readUInt8(SUPERBLOCK.dirBlockBitsAt) !== 0) throw dataLoss("unusual directory blocks");
-  yield* checkChecksum(head, 2 ** blockBits);
+  const blockBytes = 2 ** blockBits;
+  checkChecksum(bytes, head, blockBytes);
   const hasDevices = (incompat & FEATURE_INCOMPAT_DEVICE_TABLE) !== 0;
-  const devices = hasDevices ? yield* parseDevices(head, 2 ** blockBits) : [];
-  const metaAt = head.readUInt32LE(SUPERBLOCK.metaBlockAt) * 2 ** blockBits;
+  const devices = hasDevices ? parseDevices(bytes, head, blockBytes) : [];
+  const metaAt = head.readUInt32LE(SUPERBLOCK.metaBlockAt) * blockBytes;
   const rootNid = head.readUInt16LE(SUPERBLOCK.rootNidAt);
-  if (metaAt + rootNid * INODE_SLOT_BYTES >= imageBytes) throw dataLoss("no root inode");
+  if (metaAt + rootNid * INODE_SLOT_BYTES >= bytes.length) throw dataLoss("no root inode");
   return {
-    imageBytes,
-    blockBits,
-    blockBytes: 2 ** blockBits,
+    bytes,
+    blockBytes,
     metaAt,
-    xattrsAt: head.readUInt32LE(SUPERBLOCK.xattrBlockAt) * 2 ** blockBits,
+    xattrsAt: head.readUInt32LE(SUPERBLOCK.xattrBlockAt) * blockBytes,
     rootNid,
     inodeCount: safeInt64(head, SUPERBLOCK.inodeCountAt),
     buildTimeSec: safeInt64(head, SUPERBLOCK.buildTimeAt),
@@ -70,22 +78,22 @@ export function* parseSuperblock(imageBytes: number): Parse<Superblock> {
 }
 
 /** The checksum covers the rest of the superblock's block (or of the block behind 1,024). */
-function* checkChecksum(head: Buffer, blockBytes: number): Parse<void> {
+function checkChecksum(bytes: Buffer, head: Buffer, blockBytes: number): void {
   const features = head.readUInt32LE(SUPERBLOCK.featureCompatAt);
   if ((features & FEATURE_COMPAT_CHECKSUM) === 0) throw dataLoss("no checksum");
   const length = blockBytes > SUPERBLOCK.offset ? blockBytes - SUPERBLOCK.offset : blockBytes;
-  const covered = Buffer.from(yield { offset: SUPERBLOCK.offset, length });
+  const covered = Buffer.from(bytesAt(bytes, SUPERBLOCK.offset, length));
   covered.writeUInt32LE(0, SUPERBLOCK.checksumAt);
   if (crc32c(0xffffffff, covered) !== head.readUInt32LE(SUPERBLOCK.checksumAt)) {
     throw dataLoss("wrong checksum of the superblock");
   }
 }
 
-function* parseDevices(head: Buffer, blockBytes: number): Parse<number[]> {
+function parseDevices(bytes: Buffer, head: Buffer, blockBytes: number): number[] {
   const count = head.readUInt16LE(SUPERBLOCK.extraDevicesAt);
   if (count > DEVICES_MAX) throw dataLoss(`${count} data devices`);
   const offset = head.readUInt16LE(SUPERBLOCK.deviceSlotOffsetAt) * DEVICE_SLOT.bytes;
-  const table = yield { offset, length: count * DEVICE_SLOT.bytes };
+  const table = bytesAt(bytes, offset, count * DEVICE_SLOT.bytes);
   const devices: number[] = [];
   for (let index = 0; index < count; index += 1) {
     const blocks = table.readUInt32LE(index * DEVICE_SLOT.bytes + DEVICE_SLOT.blocksAt);

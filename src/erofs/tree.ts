@@ -33,6 +33,17 @@ export interface ErofsExtent {
   readonly deviceOffset: number;
 }
 
+/** Adds an extent behind the others; one that continues the last becomes one with it. */
+export function appendExtent(extents: ErofsExtent[], extent: ErofsExtent): void {
+  const last = extents.at(-1);
+  const isContinued =
+    last?.device === extent.device &&
+    last.fileOffset + last.length === extent.fileOffset &&
+    last.deviceOffset + last.length === extent.deviceOffset;
+  if (isContinued) extents[extents.length - 1] = { ...last, length: last.length + extent.length };
+  else extents.push(extent);
+}
+
 /** `inline` is kept in the image (symlink targets, small files); holes of `extents` are zeros. */
 export type ErofsData =
   | { readonly kind: "none" }

@@ -68,6 +68,7 @@ async function make(writer: LayerMapWriter, options: MakeLayerMapOptions): Promi
     {
       signal: options.signal,
       blobBytes: descriptor.size,
+      blobDigest: descriptor.digest,
       ...(options.tarBytesMax === undefined ? {} : { tarBytesMax: options.tarBytesMax }),
       ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
     },

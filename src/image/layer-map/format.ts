@@ -7,7 +7,7 @@ import { DaemonError } from "../../base/errors.ts";
 import { IMAGE_BYTES_MAX } from "../../erofs/index.ts";
 
 const LAYER_MAP_MAGIC = Buffer.from("FNLAYMAP", "latin1");
-const LAYER_MAP_VERSION = 1;
+const LAYER_MAP_VERSION = 2;
 
 const SECTION_TYPES = ["info", "meta", "blocks", "windows"] as const;
 export type SectionType = (typeof SECTION_TYPES)[number];

@@ -6,6 +6,7 @@ import { createHash, type Hash } from "node:crypto";
 import { mkdir, open, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { systemErrorName, withContext } from "../../base/errors.ts";
+import { writeAll } from "../../base/write-all.ts";
 import {
   encodeHead,
   LAYER_MAP_HEAD_BYTES,
@@ -16,6 +17,11 @@ import {
 
 /** Windows are gathered to this size before they are written. */
 const WRITE_BYTES_MIN = 256 * 1024;
+
+/** What a writer whose process was killed leaves. */
+export function unfinishedMapPath(path: string): string {
+  return `${path}.part`;
+}
 
 export class LayerMapWriter implements AsyncDisposable {
   readonly #path: string;
@@ -36,10 +42,14 @@ export class LayerMapWriter implements AsyncDisposable {
 
   /** One process makes one map of a path at a time; what an earlier one left is overwritten. */
   static async create(path: string): Promise<LayerMapWriter> {
-    const temporaryPath = `${path}.part`;
-    await mkdir(dirname(path), { recursive: true });
-    const file = await open(temporaryPath, "w", 0o600);
-    return new LayerMapWriter(path, temporaryPath, file);
+    const temporaryPath = unfinishedMapPath(path);
+    try {
+      await mkdir(dirname(path), { recursive: true });
+      const file = await open(temporaryPath, "w", 0o600);
+      return new LayerMapWriter(path, temporaryPath, file);
+    } catch (error) {
+      throw withContext(error, `cannot write ${temporaryPath}`);
+    }
   }
 
   /** Returns the offset in the windows section. */
@@ -109,15 +119,10 @@ export class LayerMapWriter implements AsyncDisposable {
   }
 
   async #write(bytes: Uint8Array): Promise<void> {
-    let written = 0;
-    while (written < bytes.length) {
-      const result = await this.#file.write(
-        bytes,
-        written,
-        bytes.length - written,
-        this.#position + written,
-      );
-      written += result.bytesWritten;
+    try {
+      await writeAll(this.#file, bytes, this.#position);
+    } catch (error) {
+      throw withContext(error, `cannot write ${this.#temporaryPath}`);
     }
     this.#position += bytes.length;
   }

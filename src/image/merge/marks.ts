@@ -20,10 +20,24 @@ export const OPAQUE_XATTR = "trusted.overlay.opaque";
 export const IMPLICIT_ROOT_XATTR = "trusted.overlay.faasnet.implicit-root";
 
 /**
- * Set on a directory that the layer only names as a parent. containerd's unpacker gives it the
- * attributes of the directory of the same path in the topmost layer below that has the path.
+ * Set on a directory that the layer names as a parent before it describes it, if ever. containerd's
+ * unpacker gives it the attributes of the directory of the same path in the topmost layer below
+ * that has the path; one that is described later keeps the xattrs of those. The value is one of
+ * `IMPLICIT`.
  */
 export const IMPLICIT_XATTR = "trusted.overlay.faasnet.implicit";
+
+export const IMPLICIT = {
+  /** In a described directory, whose group it has if that has the set-group-ID bit. */
+  named: Buffer.from("y"),
+  /** In a directory that was only named itself when it was named. */
+  inNamed: Buffer.from("p"),
+  describedLater: Buffer.from("d"),
+} as const;
+
+export function isMark(value: Uint8Array | undefined, mark: Uint8Array): boolean {
+  return value !== undefined && Buffer.compare(value, mark) === 0;
+}
 
 export function isWhiteout(inode: ErofsInode): boolean {
   const isCharacterDevice = (inode.mode & FILE_TYPE_MASK) === FILE_TYPE.characterDevice;

@@ -3,9 +3,9 @@
  * and its tar headers are turned into a file tree. Memory does not depend on the layer's size, but
  * on the number of its entries.
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { raceAbort, throwIfAborted } from "../../base/abort.ts";
-import { DaemonError } from "../../base/errors.ts";
+import { DaemonError, errorCode, withContext } from "../../base/errors.ts";
 import type { ErofsInodeInput } from "../../erofs/index.ts";
 import {
   digestFromHash,
@@ -30,6 +30,9 @@ import { ZstdPass } from "./zstd-pass.ts";
  */
 const PIECE_BYTES = 256 * 1024;
 
+/** Read for the digest alone, after a layer proved bad. */
+const BLAME_BYTES_MAX = 256 * 1024 * 1024;
+
 export interface LayerPassSink {
   /** Tar bytes in order; valid until the call (or its promise) returns. */
   onTar?(bytes: Uint8Array, tarOffset: number): Promise<void> | void;
@@ -47,6 +50,8 @@ export interface LayerPassOptions {
   readonly signal: AbortSignal;
   /** The descriptor's size. */
   readonly blobBytes: number;
+  /** The descriptor's digest, to tell a damaged blob from a bad layer; it is not compared here. */
+  readonly blobDigest?: Digest;
   readonly tarBytesMax?: number;
   readonly onProgress?: (progress: LayerPassProgress) => void;
 }
@@ -67,27 +72,74 @@ export async function passLayer(
   options: LayerPassOptions,
 ): Promise<LayerPassResult> {
   const pass = new LayerPass(sink, options);
-  const iterator = blob[Symbol.asyncIterator]();
+  await using source = new HashedBlob(blob, options.signal);
   try {
-    for (;;) {
-      const next = await raceAbort(iterator.next(), options.signal);
-      if (next.done === true) break;
-      await pass.push(next.value);
+    for (let piece = await source.next(); piece !== undefined; piece = await source.next()) {
+      await pass.push(piece);
     }
-    return await pass.finish();
+    return await pass.finish(source.digest());
+  } catch (error) {
+    throw await blame(error, source, options);
   } finally {
     pass.close();
-    // Not awaited: after an abort a generator may still be inside its last step.
-    void endIterator(iterator);
   }
 }
 
-async function endIterator(iterator: AsyncIterator<Uint8Array>): Promise<void> {
-  try {
-    await iterator.return?.();
-  } catch {
-    // The pass has its result or its own error; how the source ends changes neither.
+/** The blob's bytes, hashed as they come. */
+class HashedBlob implements AsyncDisposable {
+  readonly #iterator: AsyncIterator<Uint8Array>;
+  readonly #signal: AbortSignal;
+  readonly #hash: Hash = createHash("sha256");
+
+  constructor(blob: AsyncIterable<Uint8Array>, signal: AbortSignal) {
+    this.#iterator = blob[Symbol.asyncIterator]();
+    this.#signal = signal;
   }
+
+  /** Undefined at the end. */
+  async next(): Promise<Uint8Array | undefined> {
+    const result = await raceAbort(this.#iterator.next(), this.#signal);
+    if (result.done === true) return undefined;
+    this.#hash.update(result.value);
+    return result.value;
+  }
+
+  /** Of what came so far. */
+  digest(): Digest {
+    return digestFromHash(this.#hash.copy().digest());
+  }
+
+  /** Does not wait: after an abort a generator may still be inside its last step. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    // How the source ends changes neither result nor error.
+    this.#iterator.return?.().catch(() => undefined);
+    return Promise.resolve();
+  }
+}
+
+/**
+ * Whose fault it is that a layer cannot be read. Damage on the way shows as a broken tar or gzip
+ * stream long before the digest is known: the rest is read for the digest alone.
+ */
+async function blame(
+  error: unknown,
+  source: HashedBlob,
+  { blobDigest }: LayerPassOptions,
+): Promise<unknown> {
+  const isAboutBytes = ["data-loss", "invalid-argument", "unimplemented"].includes(
+    errorCode(error),
+  );
+  if (blobDigest === undefined || !isAboutBytes) return error;
+  let restBytes = 0;
+  for (let piece = await source.next(); piece !== undefined; piece = await source.next()) {
+    restBytes += piece.length;
+    if (restBytes > BLAME_BYTES_MAX) return error;
+  }
+  const actual = source.digest();
+  if (actual !== blobDigest) return withContext(error, `blob has digest ${actual}`, "data-loss");
+  // No other source has better bytes.
+  const isBroken = errorCode(error) === "data-loss";
+  return isBroken ? withContext(error, "made broken", "invalid-argument") : error;
 }
 
 class LayerPass {
@@ -95,10 +147,7 @@ class LayerPass {
   readonly #options: LayerPassOptions;
   readonly #cutter = new BlockCutter();
   readonly #tree = new TreeBuilder();
-  readonly #parser = new TarParser((entry) => {
-    this.#tree.add(entry);
-  });
-  readonly #blobHash = createHash("sha256");
+  readonly #parser: TarParser;
   readonly #tarHash = createHash("sha256");
   readonly #piece = Buffer.allocUnsafe(PIECE_BYTES);
   #pieceLength = 0;
@@ -109,6 +158,13 @@ class LayerPass {
   constructor(sink: LayerPassSink, options: LayerPassOptions) {
     this.#sink = sink;
     this.#options = options;
+    const { tarBytesMax } = options;
+    this.#parser = new TarParser(
+      (entry) => {
+        this.#tree.add(entry);
+      },
+      tarBytesMax === undefined ? {} : { tarBytesMax },
+    );
   }
 
   async push(chunk: Uint8Array): Promise<void> {
@@ -126,7 +182,7 @@ class LayerPass {
     }
   }
 
-  async finish(): Promise<LayerPassResult> {
+  async finish(blobDigest: Digest): Promise<LayerPassResult> {
     if (this.#blobBytes !== this.#options.blobBytes) {
       const message = `blob of ${this.#blobBytes} bytes, not ${this.#options.blobBytes}`;
       throw new DaemonError("data-loss", message);
@@ -135,7 +191,6 @@ class LayerPass {
     await this.#decode(blobPass.finish());
     this.#parser.finish();
     this.#report();
-    const blobDigest = digestFromHash(this.#blobHash.digest());
     const isPlain = blobPass.compression === "none";
     return {
       blobDigest,
@@ -155,7 +210,6 @@ class LayerPass {
     const piece = this.#piece.subarray(0, this.#pieceLength);
     this.#pieceLength = 0;
     this.#blobPass ??= this.#openBlobPass(piece);
-    this.#blobHash.update(piece);
     await this.#decode(this.#blobPass.push(piece));
     return this.#blobPass;
   }

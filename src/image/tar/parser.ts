@@ -6,7 +6,14 @@
  * Global pax headers are checked and then ignored, as Go and so containerd, docker and skopeo do:
  * obeying them would show another tree than every scanner and every unpacked container sees.
  */
-import { LAYER_ENTRIES_MAX, LAYER_METADATA_BYTES_MAX, TAR_META_BYTES_MAX } from "../limits.ts";
+import { errorMessage } from "../../base/errors.ts";
+import { CHUNK_INDEX_BYTES, planChunks } from "../../erofs/index.ts";
+import {
+  LAYER_ENTRIES_MAX,
+  LAYER_METADATA_BYTES_MAX,
+  LAYER_TAR_BYTES_DEFAULT_MAX,
+  TAR_META_BYTES_MAX,
+} from "../limits.ts";
 import type { SparseSegment, TarEntry, TarEntryType } from "./entry.ts";
 import { tarError } from "./error.ts";
 import {
@@ -63,6 +70,7 @@ type State =
 export interface TarParserLimits {
   readonly entriesMax: number;
   readonly metadataBytesMax: number;
+  readonly tarBytesMax: number;
 }
 
 export class TarParser {
@@ -90,6 +98,7 @@ export class TarParser {
     this.#limits = {
       entriesMax: limits.entriesMax ?? LAYER_ENTRIES_MAX,
       metadataBytesMax: limits.metadataBytesMax ?? LAYER_METADATA_BYTES_MAX,
+      tarBytesMax: limits.tarBytesMax ?? LAYER_TAR_BYTES_DEFAULT_MAX,
     };
   }
 
@@ -265,7 +274,7 @@ export class TarParser {
 
   #emitSparse(header: RawHeader, segments: readonly SparseSegment[], storedBytes: number): void {
     const sparse = checkSparse(header, segments, storedBytes);
-    this.#countMetadata(header, segments.length * 16);
+    this.#countMetadata(header, segments.length * 16 + chunkBytes(header, sparse));
     this.#emit(header, { storedBytes, size: header.size, sparse });
   }
 
@@ -278,12 +287,16 @@ export class TarParser {
     },
   ): void {
     const records = this.#pax;
+    // Known before the first byte of it is read.
+    if (this.#offset + data.storedBytes > this.#limits.tarBytesMax) {
+      throw tarError(`more than ${this.#limits.tarBytesMax} bytes of tar`, header);
+    }
     this.#state = { kind: "header" };
     this.#dataLeft = data.storedBytes;
     this.#paddingLeft = paddingAfter(data.storedBytes);
     this.#dataOwner = header;
     this.#resetPending();
-    this.#countMetadata(header, header.path.length + header.linkPath.length + TAR_BLOCK_BYTES / 2);
+    this.#countMetadata(header, header.path.length + header.linkPath.length);
     this.#onEntry({
       type: entryType(header),
       path: header.path,
@@ -314,6 +327,25 @@ export class TarParser {
     if (this.#metadataBytes > this.#limits.metadataBytesMax) {
       throw tarError(`more than ${this.#limits.metadataBytesMax} bytes of metadata`, header);
     }
+  }
+}
+
+/** What the chunks of a sparse file take of the metadata: far more than its map may take here. */
+function chunkBytes(header: RawHeader, segments: readonly SparseSegment[]): number {
+  const joined: SparseSegment[] = [];
+  for (const segment of segments) {
+    const last = joined.at(-1);
+    // Neighbours are one piece in the metadata too.
+    if (last === undefined || last.fileOffset + last.length !== segment.fileOffset) {
+      joined.push(segment);
+    } else {
+      joined[joined.length - 1] = { ...last, length: last.length + segment.length };
+    }
+  }
+  try {
+    return planChunks(header.size, joined).count * CHUNK_INDEX_BYTES;
+  } catch (error) {
+    throw tarError(errorMessage(error), header);
   }
 }
 

@@ -1,5 +1,6 @@
 /** From a tar entry to the attributes and data of one inode, as containerd would have made it. */
 import type { ErofsAttributes, ErofsData, ErofsExtent } from "../../erofs/index.ts";
+import { ACCESS_ACL_XATTR, DEFAULT_ACL_XATTR, EMPTY_ACL, isAcl, withAcls } from "../acl.ts";
 import { OWNER_ID_MAX, RDEV_MAJOR_MAX, RDEV_MINOR_MAX, TAR_PATH_BYTES_MAX } from "../limits.ts";
 import type { TarEntry, TarEntryType } from "../tar/entry.ts";
 import { tarError } from "../tar/error.ts";
@@ -10,6 +11,7 @@ const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFCHR = 0o020000;
 const S_IFLNK = 0o120000;
+export const S_ISGID = 0o2000;
 
 const FILE_TYPE_BITS: Readonly<Record<Exclude<TarEntryType, "hard-link">, number>> = {
   "block-device": 0o060000,
@@ -22,8 +24,7 @@ const FILE_TYPE_BITS: Readonly<Record<Exclude<TarEntryType, "hard-link">, number
 
 /** The data device of a layer's own metadata. */
 const LAYER_DEVICE = 1;
-/** Source: Linux posix_acl_xattr.h: a 4-byte header (version 2) and 8 bytes an entry. */
-const ACL_VERSION = 2;
+const NOTHING: ReadonlyMap<string, Uint8Array> = new Map();
 
 export function isDirectory(mode: number): boolean {
   return (mode & S_IFMT) === S_IFDIR;
@@ -57,29 +58,56 @@ export function toAttributes(
     mtimeNsec: entry.mtimeNsec,
     rdevMajor: isDevice ? entry.rdevMajor : 0,
     rdevMinor: isDevice ? entry.rdevMinor : 0,
-    xattrs: keptXattrs(entry, mode),
+    xattrs: withAcls(NOTHING, keptXattrs(entry, mode), mode),
   };
+}
+
+/** A directory that was there and is described once more: its own xattrs and the new ones. */
+export function describedAgain(
+  held: ReadonlyMap<string, Uint8Array>,
+  entry: TarEntry,
+): ErofsAttributes {
+  const attributes = toAttributes(entry, "directory");
+  const { mode } = attributes;
+  return { ...attributes, xattrs: withAcls(held, keptXattrs(entry, mode), mode) };
+}
+
+/**
+ * One that was only named before: it may have ACLs of a lower layer then, which the merge knows.
+ * Those that the entry takes away are kept as empty ones.
+ */
+export function describedLater(
+  held: ReadonlyMap<string, Uint8Array>,
+  entry: TarEntry,
+): ErofsAttributes {
+  const attributes = describedAgain(held, entry);
+  const xattrs = new Map(attributes.xattrs);
+  for (const name of [ACCESS_ACL_XATTR, DEFAULT_ACL_XATTR]) {
+    const isTaken = (entry.xattrs.has(name) || held.has(name)) && !xattrs.has(name);
+    if (isTaken) xattrs.set(name, EMPTY_ACL);
+  }
+  return { ...attributes, xattrs };
 }
 
 /**
  * What a hard link entry does to the inode that it names: containerd applies its owner, xattrs,
- * mode and time through the new name. Its chown makes the kernel drop file capabilities, which
- * only come back if the link's own header carries them.
+ * mode (also into an ACL) and time through the new name. Its chown makes the kernel drop file
+ * capabilities, which only come back if the link's own header carries them.
  */
 export function linkedAttributes(inode: ErofsAttributes, link: TarEntry): ErofsAttributes {
   checkOwner(link);
   const permissions = isSymlink(inode.mode) ? 0o777 : link.mode;
   const xattrs = new Map(inode.xattrs);
   xattrs.delete("security.capability");
-  for (const [name, value] of keptXattrs(link, inode.mode)) xattrs.set(name, value);
+  const mode = (inode.mode & S_IFMT) | permissions;
   return {
     ...inode,
-    mode: (inode.mode & S_IFMT) | permissions,
+    mode,
     uid: link.uid,
     gid: link.gid,
     mtimeSec: link.mtimeSec,
     mtimeNsec: link.mtimeNsec,
-    xattrs,
+    xattrs: withAcls(xattrs, keptXattrs(link, mode), mode),
   };
 }
 
@@ -107,13 +135,8 @@ function isXattrKept(name: string, mode: number): boolean {
     return name.length > 5 && (isRegularFile(mode) || isDirectory(mode));
   }
   if (name.startsWith("security.")) return name.length > 9;
-  if (name === "system.posix_acl_access") return !isSymlink(mode);
-  return name === "system.posix_acl_default" && isDirectory(mode);
-}
-
-function isAcl(value: Uint8Array): boolean {
-  const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-  return bytes.length >= 4 && bytes.length % 8 === 4 && bytes.readUInt32LE(0) === ACL_VERSION;
+  if (name === ACCESS_ACL_XATTR) return !isSymlink(mode);
+  return name === DEFAULT_ACL_XATTR && isDirectory(mode);
 }
 
 export function toData(entry: TarEntry, type: Exclude<TarEntryType, "hard-link">): ErofsData {

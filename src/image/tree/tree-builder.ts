@@ -8,15 +8,39 @@
  *   image-spec layer.md), and repeated whiteouts are one; containerd fails with EEXIST;
  * - `..` out of the root is refused; containerd bends it back into the root;
  * - times before 1970 stay; containerd sets 1970;
+ * - nothing inherits a directory's default ACL, and an opaque mark removes nothing of its own
+ *   layer, whatever the layer's place: docs/equality.md;
  * - contiguous files and old GNU sparse files are files; containerd fails.
  */
 import { defaultDirectory, ErofsInodeInput, type ErofsAttributes } from "../../erofs/index.ts";
 import { quoteBytes } from "../quote.ts";
-import { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, MARK_VALUE, OPAQUE_XATTR } from "../layer-xattrs.ts";
-import { SYMLINKS_WALKED_MAX, TREE_DEPTH_MAX } from "../limits.ts";
+import {
+  IMPLICIT,
+  IMPLICIT_ROOT_XATTR,
+  IMPLICIT_XATTR,
+  isMark,
+  MARK_VALUE,
+  OPAQUE_XATTR,
+} from "../layer-xattrs.ts";
+import {
+  LAYER_FOLDERS_MADE_MAX,
+  LAYER_STEPS_MAX,
+  SYMLINKS_WALKED_MAX,
+  TREE_DEPTH_MAX,
+} from "../limits.ts";
 import type { TarEntry } from "../tar/entry.ts";
 import { tarError } from "../tar/error.ts";
-import { entryError, isSymlink, linkedAttributes, S_IFCHR, toAttributes, toData } from "./inode.ts";
+import {
+  describedAgain,
+  describedLater,
+  entryError,
+  isSymlink,
+  linkedAttributes,
+  S_IFCHR,
+  S_ISGID,
+  toAttributes,
+  toData,
+} from "./inode.ts";
 import { cleanPath } from "./path.ts";
 
 const WHITEOUT_PREFIX = ".wh.";
@@ -43,6 +67,8 @@ export interface TreeCounts {
 
 export class TreeBuilder {
   readonly #root: Directory;
+  #foldersMade = 0;
+  #steps = 0;
   readonly counts: TreeCounts = {
     entries: 0,
     files: 0,
@@ -55,7 +81,7 @@ export class TreeBuilder {
   };
 
   constructor() {
-    this.#root = newDirectory(implicitDirectory(IMPLICIT_ROOT_XATTR));
+    this.#root = newDirectory(markedDirectory(IMPLICIT_ROOT_XATTR, MARK_VALUE));
   }
 
   get root(): ErofsInodeInput {
@@ -93,16 +119,16 @@ export class TreeBuilder {
 
   #addDirectory(entry: TarEntry, parent: Directory, name: string): void {
     this.counts.directories += 1;
-    const attributes = toAttributes(entry, "directory");
     const existing = parent.entries.get(name);
     if (existing?.entries === undefined) {
-      parent.entries.set(name, newDirectory(attributes).inode);
+      parent.entries.set(name, newDirectory(toAttributes(entry, "directory")).inode);
       return;
     }
-    const xattrs = new Map(existing.attributes.xattrs);
-    xattrs.delete(IMPLICIT_XATTR);
-    for (const [key, value] of attributes.xattrs) xattrs.set(key, value);
-    existing.attributes = { ...attributes, xattrs };
+    const held = existing.attributes.xattrs;
+    if (held.has(IMPLICIT_XATTR)) {
+      existing.attributes = describedLater(held, entry);
+      setXattr(existing, IMPLICIT_XATTR, IMPLICIT.describedLater);
+    } else existing.attributes = describedAgain(held, entry);
   }
 
   #addLeaf(
@@ -166,7 +192,12 @@ export class TreeBuilder {
   /** Follows symlinks of this layer and makes missing directories. */
   #openParent(entry: TarEntry, parts: readonly string[]): Directory {
     const parent = this.#walk(entry, parts, (directory, name) => {
-      const made = newDirectory(implicitDirectory(IMPLICIT_XATTR));
+      this.#foldersMade += 1;
+      if (this.#foldersMade > LAYER_FOLDERS_MADE_MAX) {
+        const rule = `more than ${LAYER_FOLDERS_MADE_MAX} folders that only paths name`;
+        throw entryError(entry, rule);
+      }
+      const made = newDirectory(namedIn(directory.inode.attributes));
       directory.entries.set(name, made.inode);
       return made;
     });
@@ -190,6 +221,10 @@ export class TreeBuilder {
     let symlinks = 0;
     const pending = [...parts].reverse();
     for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+      this.#steps += 1;
+      if (this.#steps > LAYER_STEPS_MAX) {
+        throw entryError(entry, `more than ${LAYER_STEPS_MAX} steps through folders`);
+      }
       if (name === "" || name === ".") continue;
       if (name === "..") {
         current = trail.pop() ?? this.#root;
@@ -228,8 +263,20 @@ function newDirectory(attributes: ErofsAttributes): Directory {
   return { inode, entries };
 }
 
-function implicitDirectory(mark: string): ErofsAttributes {
-  return { ...defaultDirectory(), xattrs: new Map([[mark, MARK_VALUE]]) };
+function markedDirectory(mark: string, value: Uint8Array): ErofsAttributes {
+  return { ...defaultDirectory(), xattrs: new Map([[mark, value]]) };
+}
+
+/**
+ * A directory that is only named. In a set-group-ID one it gets its group; the bit falls to the
+ * chmod that follows. What the group of a parent is that is only named too, the merge knows.
+ */
+function namedIn(parent: ErofsAttributes): ErofsAttributes {
+  const parentMark = parent.xattrs.get(IMPLICIT_XATTR);
+  const isParentNamed = parentMark !== undefined && !isMark(parentMark, IMPLICIT.describedLater);
+  const mark = isParentNamed ? IMPLICIT.inNamed : IMPLICIT.named;
+  const named = markedDirectory(IMPLICIT_XATTR, mark);
+  return (parent.mode & S_ISGID) === 0 ? named : { ...named, gid: parent.gid };
 }
 
 function whiteoutAttributes(): ErofsAttributes {

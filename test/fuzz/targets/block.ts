@@ -1,37 +1,13 @@
 /** Blocks as they are decoded for a reader, and the table that says where they are. */
 import { gunzipSync } from "node:zlib";
 import { DaemonError } from "../../../src/base/errors.ts";
-import {
-  BLOCK_CODECS,
-  BlockTable,
-  decodeBlock,
-  decodeFrame,
-  type Block,
-  type BlockCodec,
-} from "../../../src/block/index.ts";
+import { BLOCK_CODECS, BlockTable, decodeBlock, decodeFrame } from "../../../src/block/index.ts";
 import { BlockTableBuilder } from "../../../src/block/block-table.ts";
+import { blockOf, NO_DIGEST } from "../../support/block/block-of.ts";
 import { asyncPiecesOf } from "../target.ts";
 import type { FuzzTarget } from "../target.ts";
 import { borderSamples } from "./image.ts";
 import { gzipSamples, zstdSamples } from "./samples.ts";
-
-const NO_DIGEST = new Uint8Array(32);
-
-function blockOf(fields: Partial<Block> & { codec: BlockCodec; tarLength: number }): Block {
-  return {
-    index: 0,
-    tarOffset: 0,
-    blobOffset: 0,
-    blobLength: 1,
-    startBits: 0,
-    atMemberStart: false,
-    windowOffset: 0,
-    windowLength: 0,
-    blobSha256: NO_DIGEST,
-    tarSha256: NO_DIGEST,
-    ...fields,
-  };
-}
 
 /** Start bits, flags, 3 bytes of tar length, 2 of window length, window, blob. */
 const GZIP_HEAD_BYTES = 7;

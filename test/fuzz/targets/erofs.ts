@@ -1,66 +1,18 @@
-/** EROFS metadata as a keeper and a merge read it, from a buffer and by offset. */
-import { crc32c } from "../../../src/erofs/crc32c.ts";
+/** EROFS metadata as a keeper and a merge read it. */
 import {
   defaultDirectory,
-  ErofsFileReader,
   ErofsInodeInput,
   ErofsReader,
   FILE_TYPE,
-  FILE_TYPE_MASK,
-  isDirectoryMode,
   symlinkData,
   writeErofs,
-  type ErofsInode,
 } from "../../../src/erofs/index.ts";
-import { tolerate, tolerateAsync } from "../target.ts";
+import { fixChecksum } from "../../support/erofs/checksum.ts";
+import { readAll } from "../../support/erofs/read-all.ts";
+import { tolerate } from "../target.ts";
 import type { FuzzTarget } from "../target.ts";
 
-/** A hostile image has as many inodes as its directories name. */
-const INODES_MAX = 2000;
 const DEVICES = [{ bytes: 64 * 512 }, { bytes: 8 * 512 }];
-
-/** Visits what can be reached; `strict` lets refusals out. */
-export function walk(reader: ErofsReader, { strict }: { readonly strict: boolean }): void {
-  const read = strict ? <T>(work: () => T): T | undefined => work() : tolerate;
-  const seen = new Set<number>();
-  const pending = [reader.rootNid];
-  for (let nid = pending.pop(); nid !== undefined; nid = pending.pop()) {
-    if (seen.has(nid) || seen.size >= INODES_MAX) continue;
-    seen.add(nid);
-    const current = nid;
-    const inode = read(() => reader.inode(current));
-    if (inode === undefined) continue;
-    read(() => reader.attributes(inode));
-    read(() => reader.data(inode));
-    if ((inode.mode & FILE_TYPE_MASK) === FILE_TYPE.symlink) read(() => reader.readlink(inode));
-    if (!isDirectoryMode(inode.mode)) continue;
-    const entries = read(() => reader.readDir(inode)) ?? [];
-    for (const entry of entries.slice(0, 64)) read(() => reader.lookup(inode, entry.name));
-    read(() => reader.lookup(inode, "name"));
-    pending.push(...entries.map((entry) => entry.nid));
-  }
-}
-
-async function walkFile(reader: ErofsFileReader, wait: { signal: AbortSignal }): Promise<void> {
-  const visit = async (inode: ErofsInode): Promise<readonly number[]> => {
-    await tolerateAsync(() => reader.xattrs(inode, wait));
-    await tolerateAsync(() => reader.data(inode, wait));
-    await tolerateAsync(() => reader.readlink(inode, wait));
-    await tolerateAsync(() => reader.lookup(inode, "name", wait));
-    if (!isDirectoryMode(inode.mode)) return [];
-    const entries = (await tolerateAsync(() => reader.readDir(inode, wait))) ?? [];
-    return entries.map((entry) => entry.nid);
-  };
-  const seen = new Set<number>();
-  const pending = [reader.rootNid];
-  for (let nid = pending.pop(); nid !== undefined; nid = pending.pop()) {
-    if (seen.has(nid) || seen.size >= INODES_MAX) continue;
-    seen.add(nid);
-    const current = nid;
-    const inode = await tolerateAsync(() => reader.inode(current, wait));
-    if (inode !== undefined) pending.push(...(await visit(inode)));
-  }
-}
 
 function node(mode: number, data?: ErofsInodeInput["data"], xattrs: [string, string][] = []) {
   const attributes = {
@@ -112,39 +64,13 @@ export function erofsSamples(): readonly Buffer[] {
   return [writeErofs(empty, { devices: [] }), writeErofs(richTree(), { devices: DEVICES })];
 }
 
-/** Checksum over the superblock's block, whatever its size now is. */
-function repairErofs(bytes: Buffer): Buffer {
-  const blockBytes = 2 ** Math.min(bytes[1024 + 12] ?? 9, 16);
-  const length = blockBytes > 1024 ? blockBytes - 1024 : blockBytes;
-  if (bytes.length < 1024 + length || length < 128) return bytes;
-  bytes.writeUInt32LE(0, 1028);
-  bytes.writeUInt32LE(crc32c(0xffffffff, bytes.subarray(1024, 1024 + length)), 1028);
-  return bytes;
-}
-
 const EROFS_READER: FuzzTarget = {
   name: "erofs-reader",
   seeds: erofsSamples,
-  repair: repairErofs,
+  repair: fixChecksum,
   run: (bytes) => {
-    walk(ErofsReader.open(bytes), { strict: false });
+    readAll(ErofsReader.open(bytes), tolerate);
   },
 };
 
-const EROFS_FILE_READER: FuzzTarget = {
-  name: "erofs-file-reader",
-  seeds: erofsSamples,
-  repair: repairErofs,
-  run: async (bytes) => {
-    const wait = { signal: new AbortController().signal };
-    const image = Buffer.from(bytes);
-    const source = {
-      size: image.length,
-      read: ({ offset, length }: { offset: number; length: number }) =>
-        image.subarray(offset, offset + length),
-    };
-    await walkFile(await ErofsFileReader.open(source, wait), wait);
-  },
-};
-
-export const EROFS_TARGETS: readonly FuzzTarget[] = [EROFS_READER, EROFS_FILE_READER];
+export const EROFS_TARGETS: readonly FuzzTarget[] = [EROFS_READER];

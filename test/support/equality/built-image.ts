@@ -1,7 +1,7 @@
 /** A generated image as a registry would hold it. */
 import { createHash } from "node:crypto";
 import type { Image } from "./image.ts";
-import { buildLayer, type BuiltLayer } from "./tar-writer.ts";
+import { buildLayer, type BuiltLayer, type ZstdFrames } from "./tar-writer.ts";
 import { validLayers } from "./valid.ts";
 
 export interface BuiltJson {
@@ -36,14 +36,14 @@ function jsonOf(value: unknown): BuiltJson {
   return { bytes, digest: `sha256:${createHash("sha256").update(bytes).digest("hex")}` };
 }
 
-export async function buildImage(image: Image): Promise<BuiltImage> {
+export async function buildImage(image: Image, zstd: ZstdFrames): Promise<BuiltImage> {
   const { isDocker } = image;
   const types = LAYER_TYPES[isDocker ? "docker" : "oci"];
   const layers: BuiltImage["layers"][number][] = [];
   const valid = validLayers(image.layers.map(({ entries }) => entries));
   for (const [index, layer] of image.layers.entries()) {
     layers.push({
-      ...(await buildLayer(layer, valid[index] ?? [])),
+      ...(await buildLayer(layer, valid[index] ?? [], zstd)),
       mediaType: types[layer.codec],
     });
   }

@@ -1,9 +1,12 @@
 /**
- * Images as plain descriptions, and the arbitrary that makes them. Paths come from a small pool of
+ * Layers as plain descriptions, and the arbitraries that make them. Paths come from a small pool of
  * names, so that layers meet: whiteouts hit, folders are replaced, links are broken. All names,
  * targets and xattrs are byte strings (one char is one byte).
  */
 import fc from "fast-check";
+import { acl, GROUP, GROUP_OWNER, MASK, OTHER, OWNER, USER, type AclEntry } from "../acl.ts";
+
+type Xattrs = readonly (readonly [name: string, value: string])[];
 
 export interface Attributes {
   readonly mode: number;
@@ -11,7 +14,7 @@ export interface Attributes {
   readonly gid: number;
   readonly mtimeSec: number;
   readonly mtimeNsec: number;
-  readonly xattrs: readonly (readonly [name: string, value: string])[];
+  readonly xattrs: Xattrs;
 }
 
 export type Entry = { readonly path: readonly string[] } & (
@@ -49,7 +52,6 @@ export interface Image {
   readonly isDocker: boolean;
 }
 
-const LAYERS_MAX = 5;
 const ENTRIES_MAX = 14;
 
 const POOL = ["a", "b", "c", "d"];
@@ -67,11 +69,19 @@ const ODD_NAMES = [
   "wh.",
 ];
 
-const name = fc.oneof(
+export const nameArbitrary = fc.oneof(
   { weight: 14, arbitrary: fc.constantFrom(...POOL) },
   { weight: 1, arbitrary: fc.constantFrom(...ODD_NAMES) },
 );
-const path = fc.array(name, { minLength: 1, maxLength: 4, size: "max" });
+const pathOf = (length: number): fc.Arbitrary<string[]> =>
+  fc.array(nameArbitrary, { minLength: length, maxLength: length, size: "max" });
+/** Short ones meet more often. */
+const path = fc.oneof(
+  { weight: 4, arbitrary: pathOf(1) },
+  { weight: 6, arbitrary: pathOf(2) },
+  { weight: 3, arbitrary: pathOf(3) },
+  { weight: 2, arbitrary: pathOf(4) },
+);
 
 /** Seconds and nanoseconds; none in the years around now, which mean "when it was unpacked". */
 const TIMES: readonly (readonly [number, number])[] = [
@@ -100,12 +110,34 @@ const XATTRS: readonly (readonly [string, string])[] = [
   ["security.other", "s"],
   ["com.apple.quarantine", "q"],
 ];
-/** Off while a later chmod of the same inode does not change its ACL: docs/equality.md, open. */
-const ACL_CHANCE = 0;
 const MODES = [0o644, 0o755, 0o600, 0, 0o4755, 0o2755, 0o1777, 0o6711, 0o7777];
 const OWNERS = [0, 0, 7, 1000, 65_534, 2_097_151, 2_097_152, 4_000_000_000];
 
-const attributes: fc.Arbitrary<Attributes> = fc
+function aclText(...entries: readonly AclEntry[]): string {
+  return acl(...entries).toString("latin1");
+}
+
+const NAMED_ACL = aclText([OWNER, 6], [USER, 5, 1000], [GROUP_OWNER, 4], [MASK, 7], [OTHER, 0]);
+const ACLS: readonly string[] = [
+  NAMED_ACL,
+  aclText(
+    [OWNER, 7],
+    [USER, 0, 0],
+    [USER, 7, 4e9],
+    [GROUP_OWNER, 0],
+    [GROUP, 2, 7],
+    [MASK, 1],
+    [OTHER, 5],
+  ),
+  aclText([OWNER, 0], [GROUP_OWNER, 1], [MASK, 4], [OTHER, 3, 5]),
+  // As much as a mode says, and nothing: both take away an ACL that was there.
+  aclText([OWNER, 7], [GROUP_OWNER, 5], [OTHER, 1]),
+  aclText(),
+];
+const ACCESS_ACLS = ACLS.map((value): Xattrs => [["system.posix_acl_access", value]]);
+const DEFAULT_ACL: Xattrs[number] = ["system.posix_acl_default", NAMED_ACL];
+
+export const attributesArbitrary: fc.Arbitrary<Attributes> = fc
   .record({
     mode: fc.constantFrom(...MODES),
     uid: fc.constantFrom(...OWNERS),
@@ -122,72 +154,73 @@ const attributes: fc.Arbitrary<Attributes> = fc
         }),
       },
     ),
-    hasAcl: fc.nat(99).map((value) => value < ACL_CHANCE),
+    accessAcl: fc.oneof(
+      { weight: 9, arbitrary: fc.constant([]) },
+      { weight: 1, arbitrary: fc.constantFrom(...ACCESS_ACLS) },
+    ),
   })
-  .map(({ time: [mtimeSec, mtimeNsec], hasAcl, xattrs, ...rest }) => ({
+  .map(({ time: [mtimeSec, mtimeNsec], accessAcl, xattrs, ...rest }) => ({
     ...rest,
     mtimeSec,
     mtimeNsec,
-    xattrs: hasAcl ? [...xattrs, accessAcl(rest.mode)] : xattrs,
+    xattrs: [...xattrs, ...accessAcl],
   }));
 
-/**
- * An ACL that agrees with the mode, as the kernel would store both (the mask is the group's bits).
- * Source: Linux posix_acl_xattr.h.
- */
-function accessAcl(mode: number): readonly [string, string] {
-  const undefinedId = 0xffff_ffff;
-  const entries: readonly (readonly [tag: number, bits: number, id: number])[] = [
-    [0x01, (mode >> 6) & 7, undefinedId],
-    [0x02, 5, 1000],
-    [0x04, 4, undefinedId],
-    [0x10, (mode >> 3) & 7, undefinedId],
-    [0x20, mode & 7, undefinedId],
-  ];
-  const bytes = Buffer.alloc(4 + 8 * entries.length);
-  bytes.writeUInt32LE(2, 0);
-  for (const [index, [tag, bits, id]] of entries.entries()) {
-    bytes.writeUInt16LE(tag, 4 + 8 * index);
-    bytes.writeUInt16LE(bits, 6 + 8 * index);
-    bytes.writeUInt32LE(id, 8 + 8 * index);
-  }
-  return ["system.posix_acl_access", bytes.toString("latin1")];
-}
-
 const fileAttributes: fc.Arbitrary<Attributes> = fc
-  .tuple(attributes, fc.nat(9))
+  .tuple(attributesArbitrary, fc.nat(9))
   .map(([value, chance]) =>
     chance === 1
       ? { ...value, xattrs: [...value.xattrs, ["security.capability", CAPABILITY]] }
       : value,
   );
 
-const file = fc.record({
+export const fileArbitrary = fc.record({
   kind: fc.constant("file" as const),
   path,
   attributes: fileAttributes,
   bytes: fc.oneof(
     { weight: 60, arbitrary: fc.constantFrom(0, 1, 511, 512, 513, 4095, 4097, 9000, 70_000) },
-    { weight: 1, arbitrary: fc.constantFrom(1_048_576, 2_600_001) },
+    { weight: 1, arbitrary: fc.constantFrom(1_048_576, 2_600_001, 1_048_577, 9_500_000) },
   ),
   content: fc.nat(3),
   isSparse: fc.nat(7).map((value) => value === 1),
 });
-const dir = fc.record({ kind: fc.constant("dir" as const), path, attributes });
-const fifo = fc.record({ kind: fc.constant("fifo" as const), path, attributes });
+/** Their xattrs meet those of other layers more often than a file's. */
+const dirXattrs = fc.oneof(
+  { weight: 20, arbitrary: fc.constant<Xattrs>([]) },
+  { weight: 9, arbitrary: fc.constantFrom<Xattrs[]>([["user.dir", "1"]], [["user.b", "2"]]) },
+  { weight: 1, arbitrary: fc.constant<Xattrs>([DEFAULT_ACL]) },
+);
+const dir = fc.record({
+  kind: fc.constant("dir" as const),
+  path,
+  attributes: fc
+    .tuple(attributesArbitrary, dirXattrs)
+    .map(([value, more]) => ({ ...value, xattrs: [...value.xattrs, ...more] })),
+});
+const fifo = fc.record({
+  kind: fc.constant("fifo" as const),
+  path,
+  attributes: attributesArbitrary,
+});
 const symlink = fc.record({
   kind: fc.constant("symlink" as const),
   path,
-  attributes,
+  attributes: attributesArbitrary,
   target: fc.oneof(
-    { weight: 4, arbitrary: path.map((parts) => parts.join("/")) },
+    { weight: 2, arbitrary: path.map((parts) => parts.join("/")) },
+    { weight: 2, arbitrary: nameArbitrary },
+    {
+      weight: 2,
+      arbitrary: fc.tuple(nameArbitrary, nameArbitrary).map((parts) => `/${parts.join("/")}`),
+    },
     { weight: 1, arbitrary: fc.constantFrom("/a", "../b", "t".repeat(3000), "\xff", "no\nwhere") },
   ),
 });
 const device = fc.record({
   kind: fc.constantFrom("char" as const, "block" as const),
   path,
-  attributes,
+  attributes: attributesArbitrary,
   major: fc.constantFrom(0, 1, 8, 0xfff),
   minor: fc.constantFrom(0, 3, 300, 0xf_ffff),
 });
@@ -197,9 +230,10 @@ const link = fc.record({
   attributes: fileAttributes,
   choice: fc.nat(50),
 });
-const mark = fc.record({
-  kind: fc.constantFrom("whiteout" as const, "whiteout" as const, "opaque" as const),
-  path,
+const whiteout = fc.record({ kind: fc.constant("whiteout" as const), path });
+const opaque = fc.record({
+  kind: fc.constant("opaque" as const),
+  path: fc.oneof({ weight: 15, arbitrary: path }, { weight: 1, arbitrary: fc.constant([]) }),
 });
 const crowd = fc.record({
   kind: fc.constant("crowd" as const),
@@ -211,24 +245,27 @@ const crowd = fc.record({
 });
 
 const entry: fc.Arbitrary<Entry> = fc.oneof(
-  { weight: 90, arbitrary: file },
+  { weight: 90, arbitrary: fileArbitrary },
   { weight: 60, arbitrary: dir },
   { weight: 25, arbitrary: symlink },
   { weight: 40, arbitrary: link },
   { weight: 10, arbitrary: fifo },
   { weight: 15, arbitrary: device },
-  { weight: 60, arbitrary: mark },
+  { weight: 40, arbitrary: whiteout },
+  { weight: 20, arbitrary: opaque },
   { weight: 10, arbitrary: fc.constant({ kind: "root" as const, path: [] }) },
   { weight: 1, arbitrary: crowd },
 );
 
-const layer: fc.Arbitrary<Layer> = fc.record({
-  entries: fc.array(entry, { maxLength: ENTRIES_MAX, size: "max" }),
+/** As they come, or children before the folders that hold them. */
+const entries = fc
+  .tuple(fc.array(entry, { maxLength: ENTRIES_MAX, size: "max" }), fc.nat(2))
+  .map(([all, order]) =>
+    order === 1 ? all.toSorted((one, other) => other.path.length - one.path.length) : all,
+  );
+
+export const layerArbitrary: fc.Arbitrary<Layer> = fc.record({
+  entries,
   codec: fc.constantFrom("gzip" as const, "zstd" as const, "none" as const),
   pieces: fc.constantFrom(1, 1, 2, 5),
-});
-
-export const imageArbitrary: fc.Arbitrary<Image> = fc.record({
-  layers: fc.array(layer, { minLength: 1, maxLength: LAYERS_MAX, size: "max" }),
-  isDocker: fc.boolean(),
 });

@@ -1,12 +1,14 @@
-/** The long run: scripts/equality. Its last line is `N images, N differences, seed S`. */
+/**
+ * The long run: scripts/equality. Its last line is
+ * `N images, N differences, N refused, N metadata images sound to fsck.erofs, seed S`.
+ */
 import { parseArgs } from "node:util";
-import { describeCounterexample, EqualitySession, imagesOf, shrink } from "./check.ts";
+import { withLab, type Lab } from "../lab/index.ts";
+import { describeCounterexample, shrink } from "./check.ts";
+import { compareImages, type RunState } from "./run.ts";
 
-/** What one containerd and one keeper see before others take over. */
-const SESSION_IMAGES = 250;
-const BATCH = 50;
-/** After so many the run ends: they are mostly the same one. */
 const DIFFERENCES_MAX = 10;
+const PROGRESS_IMAGES = 50;
 
 function write(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -18,51 +20,60 @@ function numberOf(text: string | undefined, fallback: number): number {
   throw new Error(`${text ?? ""} is no count`);
 }
 
-async function longRun(seed: number, count: number): Promise<number> {
-  const images = imagesOf(seed, count);
+function progress(count: number): (state: RunState) => void {
   const started = performance.now();
-  let differing = 0;
-  let done = 0;
-  let refused = 0;
-  while (done < count && differing < DIFFERENCES_MAX) {
-    await using session = await EqualitySession.start();
-    const sessionEnd = Math.min(count, done + SESSION_IMAGES);
-    while (done < sessionEnd) {
-      const found = await session.differences(
-        images.slice(done, Math.min(sessionEnd, done + BATCH)),
-      );
-      for (const [at, lines] of found.entries()) {
-        if (lines.length === 0) continue;
-        differing += 1;
-        write(`path ${done + at}:\n  ${lines.slice(0, 6).join("\n  ")}`);
-        if (differing === 1) write(describeCounterexample(await shrink(seed, String(done + at))));
-      }
-      done += found.length;
-      const rate = done / ((performance.now() - started) / 1000);
-      const known = `${differing} differ, ${refused + session.refused.length} refused`;
-      write(`${done} of ${count} images, ${known} by containerd, ${rate.toFixed(1)} a second`);
+  let shown = 0;
+  let differences = 0;
+  return ({ done, differing, refused }) => {
+    for (const { at, lines } of differing.slice(differences)) {
+      write(`path ${at}:\n  ${lines.slice(0, 6).join("\n  ")}`);
     }
-    refused += session.refused.length;
-    for (const text of session.refused) write(`refused by containerd: ${text.slice(0, 600)}`);
-  }
-  write(`${done} images, ${differing} differences, seed ${seed}`);
-  return differing;
+    differences = differing.length;
+    if (done < count && done - shown < PROGRESS_IMAGES) return;
+    shown = done;
+    const rate = (1000 * done) / (performance.now() - started);
+    const known = `${differences} differ, ${refused.length} refused by containerd`;
+    write(`${done} of ${count} images, ${known}, ${rate.toFixed(1)} a second`);
+  };
 }
 
-async function replay(seed: number, path: string): Promise<number> {
-  const found = await shrink(seed, path);
+async function longRun(lab: Lab, seed: number, count: number, jobs: number): Promise<boolean> {
+  const options = { seed, count, jobs, differencesMax: DIFFERENCES_MAX, onBatch: progress(count) };
+  const { done, checked, differing, refused } = await compareImages(lab, options);
+  for (const text of refused) write(`refused by containerd: ${text.slice(0, 600)}`);
+  const [first] = differing;
+  if (first !== undefined) {
+    write(describeCounterexample(await shrink(lab, seed, String(first.at))));
+  }
+  const counts = `${done} images, ${differing.length} differences, ${refused.length} refused`;
+  write(`${counts}, ${checked} metadata images sound to fsck.erofs, seed ${seed}`);
+  return differing.length + refused.length === 0;
+}
+
+async function replay(lab: Lab, seed: number, path: string): Promise<boolean> {
+  const found = await shrink(lab, seed, path);
   if (found.image === undefined) write(`seed ${seed}, path ${path}: equal`);
   else write(describeCounterexample(found));
-  return found.image === undefined ? 0 : 1;
+  return found.image === undefined;
 }
 
 const { values } = parseArgs({
-  options: { images: { type: "string" }, seed: { type: "string" }, path: { type: "string" } },
+  options: {
+    images: { type: "string" },
+    seed: { type: "string" },
+    path: { type: "string" },
+    jobs: { type: "string" },
+  },
 });
 // A seed is only a name of the run.
 const seed = numberOf(values.seed, 1 + (Date.now() % 1_000_000));
-const failures =
-  values.path === undefined
-    ? await longRun(seed, numberOf(values.images, 5000))
-    : await replay(seed, values.path);
-process.exit(failures === 0 ? 0 : 1);
+const images = numberOf(values.images, 5000);
+const jobs = numberOf(values.jobs, 2);
+await withLab(async (lab) => {
+  const isEqual =
+    values.path === undefined
+      ? await longRun(lab, seed, images, jobs)
+      : await replay(lab, seed, values.path);
+  process.exitCode = isEqual ? 0 : 1;
+});
+process.exit();

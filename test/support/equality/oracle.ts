@@ -3,9 +3,10 @@
  * kernel's overlay lies over those. All is on a tmpfs: what is compared is no matter of disks.
  */
 import { Metadata } from "@grpc/grpc-js";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { mount, unmount } from "../../../src/base/native.ts";
+import type { Scope } from "../../../src/base/scope.ts";
 import { call, loadServices, openClient, type DynamicClient } from "../lab/grpc.ts";
 import {
   chainIdsOf,
@@ -18,6 +19,7 @@ import {
   type TreeManifest,
 } from "../lab/index.ts";
 import type { BuiltImage } from "./built-image.ts";
+import { Shell } from "./shell.ts";
 
 /** What one overlay shows, and when containerd unpacked it. */
 export interface Expected {
@@ -35,43 +37,49 @@ interface Snapshots {
   readonly metadata: Metadata;
 }
 
-export class Oracle implements AsyncDisposable {
-  readonly #lab: Lab;
-  readonly #folder: string;
+export class Oracle {
+  /** On a tmpfs. */
+  readonly folder: string;
   readonly #containerd: Containerd;
   readonly #snapshots: Snapshots;
   readonly #walker: string;
+  readonly #shell: Shell;
   readonly #startedSeconds = Math.floor(Date.now() / 1000) - 1;
   #count = 0;
 
   private constructor(
-    lab: Lab,
     folder: string,
     containerd: Containerd,
     snapshots: Snapshots,
     walker: string,
+    shell: Shell,
   ) {
-    this.#lab = lab;
-    this.#folder = folder;
+    this.folder = folder;
     this.#containerd = containerd;
     this.#snapshots = snapshots;
     this.#walker = walker;
+    this.#shell = shell;
   }
 
-  static async start(lab: Lab): Promise<Oracle> {
+  /** All of it ends with `scope`. */
+  static async start(lab: Lab, scope: Scope): Promise<Oracle> {
     const folder = await lab.makeFolder("o");
     const data = "size=6g,mode=755";
     await mount({ fsType: "tmpfs", source: "none", target: folder, flags: 0, data });
-    lab.defer(() => unmount(folder, { detach: true }));
+    scope.defer(() => unmount(folder, { detach: true }));
     for (const name of ["empty", "merged", "lab"]) await mkdir(join(folder, name));
-    // containerd's folder is one of the lab's, but on the tmpfs.
-    const containerd = await Containerd.start(onFolder(lab, join(folder, "lab")), { line: "2" });
-    const walker = await buildWalker(folder);
-    return new Oracle(lab, folder, containerd, await openSnapshots(containerd), walker);
+    const within = labWithin(lab, join(folder, "lab"), scope);
+    const containerd = await Containerd.start(within, { line: "2" });
+    const snapshots = await openSnapshots(containerd);
+    scope.defer(() => {
+      snapshots.client.close();
+    });
+    const shell = scope.use(new Shell(lab.env));
+    return new Oracle(folder, containerd, snapshots, await buildWalker(folder), shell);
   }
 
   /** Unpacks all images, then walks them one after the other; a text is why containerd refuses. */
-  async *expected(images: readonly BuiltImage[]): AsyncGenerator<Expected | string> {
+  async *expected(images: readonly BuiltImage[]): AsyncGenerator<Expected | string, undefined> {
     const unpackedFrom = this.#startedSeconds; // layers are unpacked once, by any image before
     const isAllUnpacked = await this.#unpack(images).then(
       () => true,
@@ -82,6 +90,15 @@ export class Oracle implements AsyncDisposable {
       const unpackedTo = Math.ceil(Date.now() / 1000) + 1;
       yield refusal ?? { tree: await this.#walk(image), unpackedFrom, unpackedTo };
     }
+    return undefined;
+  }
+
+  /** The pieces as frames; by the shell, which starts programs faster than we do. */
+  async zstd(pieces: readonly Buffer[]): Promise<Buffer> {
+    const files = pieces.map((_piece, index) => join(this.folder, `piece${index}`));
+    for (const [index, piece] of pieces.entries()) await writeFile(files[index] ?? "", piece);
+    await this.#shell.run(["zstd", "-q", "-f", ...files]);
+    return Buffer.concat(await Promise.all(files.map(async (file) => readFile(`${file}.zst`))));
   }
 
   async #unpack(images: readonly BuiltImage[]): Promise<void> {
@@ -104,12 +121,12 @@ export class Oracle implements AsyncDisposable {
       type === "overlay"
         ? (options.find((option) => option.startsWith("lowerdir=")) ?? "").slice(9)
         : source;
-    const target = join(this.#folder, "merged");
+    const target = join(this.folder, "merged");
     // The empty folder makes an overlay of a single layer, and the root a merged folder always.
-    const data = `lowerdir=${lowers}:${join(this.#folder, "empty")}`;
+    const data = `lowerdir=${lowers}:${join(this.folder, "empty")}`;
     await mount({ fsType: "overlay", source: "overlay", target, flags: 0, data });
     try {
-      return parseTree((await run(this.#walker, [target])).stdout);
+      return parseTree(await this.#shell.run([this.#walker, target]));
     } finally {
       await unmount(target, { detach: false });
       await call(client, "Remove", { snapshotter: "overlayfs", key }, { metadata });
@@ -117,7 +134,7 @@ export class Oracle implements AsyncDisposable {
   }
 
   async #writeArchive(images: readonly BuiltImage[]): Promise<string> {
-    const folder = join(this.#folder, "oci");
+    const folder = join(this.folder, "oci");
     const blobs = join(folder, "blobs", "sha256");
     await rm(folder, { recursive: true, force: true });
     await mkdir(blobs, { recursive: true });
@@ -141,22 +158,19 @@ export class Oracle implements AsyncDisposable {
     }
     await writeFile(join(folder, "index.json"), JSON.stringify({ schemaVersion: 2, manifests }));
     await writeFile(join(folder, "oci-layout"), '{"imageLayoutVersion":"1.0.0"}');
-    const archive = join(this.#folder, "oci.tar");
+    const archive = join(this.folder, "oci.tar");
     await run("tar", ["-C", folder, "-cf", archive, "."]);
     await rm(folder, { recursive: true });
     return archive;
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#snapshots.client.close();
-    await this.#lab[Symbol.asyncDispose]();
-  }
 }
 
-/** The lab, but for where it makes folders. */
-function onFolder(lab: Lab, folder: string): Lab {
+/** The lab, but for where it makes folders, and when what is started in it ends. */
+function labWithin(lab: Lab, folder: string, scope: Scope): Lab {
   return new Proxy(lab, {
     get: (target, property) => {
+      if (property === "use") return scope.use.bind(scope);
+      if (property === "defer") return scope.defer.bind(scope);
       if (property === "makeFolder") {
         return async (name: string): Promise<string> => {
           const made = join(folder, name);

@@ -4,11 +4,12 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, rm, truncate, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../../../src/base/clock.ts";
 import { silentLogger } from "../../../src/base/log.ts";
 import type { ByteRange } from "../../../src/base/range-set.ts";
+import type { Scope } from "../../../src/base/scope.ts";
 import {
   decodeBlock,
   decodeFrame,
@@ -26,14 +27,17 @@ import {
 import { chainIds, parseDiffId, parseDigest } from "../../../src/oci/index.ts";
 import { MOUNT_MODES, Rootfs, type ChainLayer, type MountMode } from "../../../src/rootfs/index.ts";
 import { KeeperFixture, never } from "../fuse/keeper-fixture.ts";
-import { walkTree, type TreeManifest } from "../lab/index.ts";
+import { erofsTools, parseTree, treeWalker, type TreeManifest } from "../lab/index.ts";
 import { chunksOf } from "../layers/index.ts";
 import type { BuiltImage } from "./built-image.ts";
+import { Shell } from "./shell.ts";
 
 const wait = { signal: never };
+const FSCK = join(erofsTools, "fsck.erofs");
 
 interface OpenLayer {
   readonly map: LayerMap;
+  readonly mapPath: string;
   readonly reader: ErofsReader;
   readonly chainLayer: ChainLayer;
   readonly blob: Buffer;
@@ -41,24 +45,34 @@ interface OpenLayer {
   readonly blocks: Map<number, Promise<Uint8Array>>;
 }
 
-export class Ours implements AsyncDisposable {
-  readonly #fixture: KeeperFixture;
-  readonly #rootfs: ReadonlyMap<MountMode, Rootfs>;
-  readonly #layers: Map<string, OpenLayer>;
-  #count = 0;
+interface OursParts {
+  readonly fixture: KeeperFixture;
+  readonly rootfs: ReadonlyMap<MountMode, Rootfs>;
+  readonly layers: Map<string, OpenLayer>;
+  readonly shell: Shell;
+  readonly walker: string;
+  /** For what need not lie on a disk. */
+  readonly scratch: string;
+}
 
-  private constructor(
-    fixture: KeeperFixture,
-    rootfs: ReadonlyMap<MountMode, Rootfs>,
-    layers: Map<string, OpenLayer>,
-  ) {
-    this.#fixture = fixture;
-    this.#rootfs = rootfs;
-    this.#layers = layers;
+export class Ours {
+  readonly #parts: OursParts;
+  #count = 0;
+  /** Metadata images that fsck.erofs found sound. */
+  checked = 0;
+
+  private constructor(parts: OursParts) {
+    this.#parts = parts;
   }
 
-  static async start(): Promise<Ours> {
-    const fixture = await KeeperFixture.start();
+  /** All of it ends with `scope`. */
+  static async start(
+    scope: Scope,
+    options: { readonly scratch: string; readonly env: Readonly<Record<string, string>> },
+  ): Promise<Ours> {
+    const fixture = await startFixture(scope);
+    // Before its mounts go: a read that nobody answers any more would hold them.
+    scope.defer(() => fixture.killKeeper());
     const layers = new Map<string, OpenLayer>();
     const keeper = fixture.client(async (layerId, range) => {
       const layer = layers.get(layerId);
@@ -67,49 +81,74 @@ export class Ours implements AsyncDisposable {
     });
     const rootfs = new Map<MountMode, Rootfs>();
     for (const mode of MOUNT_MODES) {
-      const options = { stateDir: fixture.stateDir, clock: systemClock, log: silentLogger };
-      rootfs.set(mode, fixture.scope.use(await Rootfs.open({ ...options, keeper, mode })));
+      const common = { stateDir: fixture.stateDir, clock: systemClock, log: silentLogger };
+      rootfs.set(mode, fixture.scope.use(await Rootfs.open({ ...common, keeper, mode })));
     }
-    return new Ours(fixture, rootfs, layers);
+    const { scratch, env } = options;
+    const shell = scope.use(new Shell(env));
+    return new Ours({ fixture, rootfs, layers, shell, walker: await treeWalker(), scratch });
   }
 
   /** The tree in every mode, one after the other: a layer is served at one place. */
   async trees(image: BuiltImage): Promise<ReadonlyMap<MountMode, TreeManifest>> {
-    const folder = join(this.#fixture.folder, `i${(this.#count += 1)}`);
+    const folder = join(this.#parts.fixture.folder, `i${(this.#count += 1)}`);
     await mkdir(folder);
     try {
       const layers: OpenLayer[] = [];
       for (const layer of image.layers) layers.push(await this.#openLayer(folder, layer));
       const metadataPath = join(folder, "chain.erofs");
       await writeFile(metadataPath, mergeLayers(layers.map(({ reader }) => reader)));
+      await this.#fsck(metadataPath, layers);
       const chainId =
         chainIds(image.layers.map(({ diffId }) => parseDiffId(diffId)))
           .at(-1)
           ?.slice("sha256:".length) ?? "";
       const chain = { chainId, metadataPath, layers: layers.map((layer) => layer.chainLayer) };
       const trees = new Map<MountMode, TreeManifest>();
-      for (const [mode, rootfs] of this.#rootfs) {
+      for (const [mode, rootfs] of this.#parts.rootfs) {
         const { path } = await rootfs.mountChain(chain, wait);
         try {
-          trees.set(mode, await walkTree(path));
+          trees.set(mode, parseTree(await this.#parts.shell.run([this.#parts.walker, path])));
         } finally {
           await rootfs.releaseChain(chainId, wait);
         }
       }
       return trees;
     } finally {
-      for (const { map } of this.#layers.values()) await map.close();
-      this.#layers.clear();
-      await rm(folder, { recursive: true });
+      await this.#close(folder);
     }
+  }
+
+  async #close(folder: string): Promise<void> {
+    for (const { map, mapPath } of this.#parts.layers.values()) {
+      await map.close();
+      await unlink(mapPath);
+    }
+    this.#parts.layers.clear();
+    await rm(folder, { recursive: true });
+  }
+
+  /** The files' places too; their content is zeros here, so nobody reads it. */
+  async #fsck(metadataPath: string, layers: readonly OpenLayer[]): Promise<void> {
+    const devices = layers.map(({ chainLayer }) => `--device=${chainLayer.decodedPath}`);
+    const errors = await this.#parts.shell.run([
+      FSCK,
+      "-d1",
+      "--extract",
+      ...devices,
+      metadataPath,
+    ]);
+    // A wrong checksum of the superblock is told, but its status is 0.
+    assert.equal(errors, "", "fsck.erofs");
+    this.checked += 1;
   }
 
   async #openLayer(folder: string, layer: BuiltImage["layers"][number]): Promise<OpenLayer> {
     const { blob, digest, diffId, mediaType, tar } = layer;
     const layerId = diffId.slice("sha256:".length);
-    const known = this.#layers.get(layerId);
+    const known = this.#parts.layers.get(layerId);
     if (known !== undefined) return known;
-    const mapPath = join(folder, `${layerId}.map`);
+    const mapPath = join(this.#parts.scratch, `${layerId}.map`);
     await makeLayerMap({
       blob: chunksOf(blob),
       descriptor: { digest: parseDigest(digest), size: blob.length, mediaType },
@@ -122,14 +161,26 @@ export class Ours implements AsyncDisposable {
     await writeFile(decodedPath, "");
     await truncate(decodedPath, tar.length);
     const chainLayer = { layerId, tarBytes: tar.length, decodedPath, present: () => [] };
-    const reader = ErofsReader.open(await map.readMetadata());
-    const open = { map, reader, chainLayer, blob, blocks: new Map<number, Promise<Uint8Array>>() };
-    this.#layers.set(layerId, open);
+    const metadata = await map.readMetadata();
+    const reader = ErofsReader.open(metadata);
+    const blocks = new Map<number, Promise<Uint8Array>>();
+    const open = { map, mapPath, reader, chainLayer, blob, blocks };
+    this.#parts.layers.set(layerId, open);
+    const metadataPath = join(this.#parts.scratch, "layer.erofs");
+    await writeFile(metadataPath, metadata);
+    await this.#fsck(metadataPath, [open]);
     return open;
   }
+}
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#fixture[Symbol.asyncDispose]();
+/** Gone again where the scope ended meanwhile (ctrl-C). */
+async function startFixture(scope: Scope): Promise<KeeperFixture> {
+  const fixture = await KeeperFixture.start();
+  try {
+    return scope.use(fixture);
+  } catch (error) {
+    await fixture[Symbol.asyncDispose]();
+    throw error;
   }
 }
 

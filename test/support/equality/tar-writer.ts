@@ -7,7 +7,6 @@ import { createHash } from "node:crypto";
 import { gzipSync } from "node:zlib";
 import {
   END,
-  filter,
   packTar,
   padded,
   paxHeader,
@@ -61,9 +60,13 @@ const FLAGS = {
   fifo: "6",
 } as const;
 
+/** Each piece a zstd frame. */
+export type ZstdFrames = (pieces: readonly Buffer[]) => Promise<Buffer>;
+
 export async function buildLayer(
   layer: Layer,
   entries: readonly ValidEntry[],
+  zstd: ZstdFrames,
 ): Promise<BuiltLayer> {
   const members: Buffer[] = [];
   for (const valid of entries) {
@@ -71,7 +74,7 @@ export async function buildLayer(
     if (valid.entry.kind === "crowd") members.push(await crowdOf(valid.name, valid.entry.files));
   }
   const tar = Buffer.concat([...members, END]);
-  const blob = await compress(tar, layer);
+  const blob = await compress(tar, layer, zstd);
   return { tar, blob, diffId: sha256(tar), digest: sha256(blob) };
 }
 
@@ -79,15 +82,14 @@ function sha256(bytes: Uint8Array): string {
   return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }
 
-async function compress(tar: Buffer, { codec, pieces }: Layer): Promise<Buffer> {
+async function compress(tar: Buffer, { codec, pieces }: Layer, zstd: ZstdFrames): Promise<Buffer> {
   if (codec === "none") return tar;
   const pieceBytes = Math.ceil(tar.length / pieces);
-  const compressed: Buffer[] = [];
+  const cut: Buffer[] = [];
   for (let start = 0; start < tar.length; start += pieceBytes) {
-    const piece = tar.subarray(start, start + pieceBytes);
-    compressed.push(codec === "gzip" ? gzipSync(piece) : await filter("zstd -q -c", piece));
+    cut.push(tar.subarray(start, start + pieceBytes));
   }
-  return Buffer.concat(compressed);
+  return codec === "zstd" ? zstd(cut) : Buffer.concat(cut.map((piece) => gzipSync(piece)));
 }
 
 function attributesOf(entry: Entry): Attributes {
@@ -155,8 +157,16 @@ function memberFor(valid: ValidEntry): PackedMember {
   };
 }
 
+/** By content: few, and slow to make. */
+const samples = new Map<number, Buffer>();
+
 function dataOf(entry: Entry): Buffer {
-  return entry.kind === "file" ? sampleBytes(entry.bytes, entry.content + 1) : Buffer.alloc(0);
+  if (entry.kind !== "file") return Buffer.alloc(0);
+  const known = samples.get(entry.content);
+  const isEnough = known !== undefined && known.length >= entry.bytes;
+  const sample = isEnough ? known : sampleBytes(entry.bytes, entry.content + 1);
+  samples.set(entry.content, sample);
+  return sample.subarray(0, entry.bytes);
 }
 
 /** Seconds and a fraction; the fraction counts away from zero. */

@@ -4,8 +4,13 @@
  */
 import type { Entry } from "./image.ts";
 
-/** What the layer has under a path so far. */
-type Present = "dir" | "leaf" | "symlink" | "whiteout";
+/** What a layer has under a path so far. */
+interface Present {
+  readonly kind: "dir" | "leaf" | "symlink" | "whiteout";
+  /** Of a symlink. */
+  readonly target?: string;
+}
+type Paths = ReadonlyMap<string, Present>;
 
 /** With the paths as the layer names them, and the targets of hard links. */
 export interface ValidEntry {
@@ -16,13 +21,14 @@ export interface ValidEntry {
 
 const NAME_BYTES_MAX = 255;
 const WHITEOUT_PREFIX = ".wh.";
+const DEFAULT_ACL_XATTR = "system.posix_acl_default";
 
 /** For each layer, bottom first, the entries that it keeps. */
 export function validLayers(layers: readonly (readonly Entry[])[]): ValidEntry[][] {
-  const below: ReadonlyMap<string, Present>[] = [];
-  const setgid = new Set<string>();
+  const below: Paths[] = [];
+  const withDefaultAcl = new Set<string>();
   return layers.map((entries) => {
-    const state = new LayerState([...below], setgid);
+    const state = new LayerState([...below], withDefaultAcl);
     const kept = entries.flatMap((entry) => state.accept(entry) ?? []);
     below.push(state.present);
     return kept;
@@ -31,44 +37,53 @@ export function validLayers(layers: readonly (readonly Entry[])[]): ValidEntry[]
 
 class LayerState {
   readonly #present = new Map<string, Present>();
-  readonly #below: readonly ReadonlyMap<string, Present>[];
-  /** What is only named below a set-group-ID folder inherits that: docs/equality.md, open. */
-  readonly #setgid: Set<string>;
+  readonly #below: readonly Paths[];
+  /** Children inherit such an ACL while containerd unpacks: these folders get none. */
+  readonly #withDefaultAcl: Set<string>;
   readonly #described = new Set<string>();
+  /** Symlinks that paths of the layer lead through: they stay as they are. */
+  readonly #ways = new Set<string>();
 
-  constructor(below: readonly ReadonlyMap<string, Present>[], setgid: Set<string>) {
+  constructor(below: readonly Paths[], withDefaultAcl: Set<string>) {
     this.#below = below;
-    this.#setgid = setgid;
+    this.#withDefaultAcl = withDefaultAcl;
   }
 
-  get present(): ReadonlyMap<string, Present> {
+  get present(): Paths {
     return this.#present;
   }
 
   accept(entry: Entry): ValidEntry | undefined {
     if (entry.kind === "root") return { entry, name: "./", linkTarget: "" };
-    // containerd applies the lowest layer to a plain folder: docs/equality.md, open.
-    if (entry.kind === "opaque" && this.#below.length === 0) return undefined;
-    const parents = entry.kind === "opaque" ? entry.path : entry.path.slice(0, -1);
-    if (!this.#haveRoom(parents)) return undefined;
-    const linkTarget = this.#linkTarget(entry);
-    if (linkTarget === undefined || !this.#fits(entry)) return undefined;
-    this.#addParents(parents);
-    if (entry.kind === "dir" && (entry.attributes.mode & 0o2000) !== 0) {
-      this.#setgid.add(entry.path.join("/"));
+    const folder = resolve(
+      this.#present,
+      entry.kind === "opaque" ? entry.path : entry.path.slice(0, -1),
+    );
+    if (folder === undefined || !this.#haveRoom(folder.parts)) return undefined;
+    const parts = entry.kind === "opaque" ? folder.parts : [...folder.parts, ...lastOf(entry)];
+    const path = parts.join("/");
+    const linkTarget = this.#linkTarget(entry, path);
+    if (linkTarget === undefined || !this.#fits(entry, path)) return undefined;
+    for (const way of folder.ways) this.#ways.add(way);
+    for (const index of folder.parts.keys()) {
+      this.#present.set(folder.parts.slice(0, index + 1).join("/"), { kind: "dir" });
     }
-    if (entry.kind !== "opaque") this.#described.add(entry.path.join("/"));
-    if (entry.kind !== "opaque") this.#present.set(entry.path.join("/"), presentOf(entry));
+    if (entry.kind !== "opaque") {
+      this.#described.add(path);
+      this.#present.set(path, this.#present.get(linkTarget) ?? presentOf(entry));
+    }
+    if (hasDefaultAcl(entry)) this.#withDefaultAcl.add(path);
     return { entry, name: tarName(entry), linkTarget };
   }
 
-  /** A parent is a folder or can become one. Ways through symlinks are other tests' subject. */
-  #haveRoom(parents: readonly string[]): boolean {
-    return parents.every((_name, index) => {
-      const present = this.#present.get(parents.slice(0, index + 1).join("/"));
-      return present === undefined
-        ? this.#canBeNamed(parents.slice(0, index + 1))
-        : present === "dir";
+  /** Each folder of the path is one or can become one, and none is closed to children. */
+  #haveRoom(parts: readonly string[]): boolean {
+    return parts.every((_name, index) => {
+      const folder = parts.slice(0, index + 1);
+      const path = folder.join("/");
+      if (this.#withDefaultAcl.has(path)) return false;
+      const present = this.#present.get(path);
+      return present === undefined ? this.#canBeNamed(folder) : present.kind === "dir";
     });
   }
 
@@ -77,53 +92,94 @@ class LayerState {
    * containerd's mkparent must be able to walk: through a file or a circle of symlinks it fails.
    */
   #canBeNamed(folder: readonly string[]): boolean {
-    return folder.every((_name, index) => {
-      const path = folder.slice(0, index + 1).join("/");
-      if (this.#setgid.has(path)) return false;
-      const isLast = index === folder.length - 1;
-      return this.#below.every((layer) => {
-        const present = layer.get(path) ?? "dir";
-        return present === "dir" || (isLast && present !== "symlink");
+    return this.#below.every((layer) => {
+      const found = resolve(layer, folder);
+      if (found === undefined || this.#withDefaultAcl.has(found.parts.join("/"))) return false;
+      return found.parts.slice(0, -1).every((_name, index) => {
+        const present = layer.get(found.parts.slice(0, index + 1).join("/"));
+        return present === undefined || present.kind === "dir";
       });
     });
   }
 
-  #addParents(parents: readonly string[]): void {
-    for (const index of parents.keys()) {
-      this.#present.set(parents.slice(0, index + 1).join("/"), "dir");
-    }
-  }
-
-  #fits(entry: Entry): boolean {
-    const present = this.#present.get(entry.path.join("/"));
+  #fits(entry: Entry, path: string): boolean {
+    if (entry.kind === "opaque") return this.#below.length > 0 || this.#isAllDescribed(path);
+    if (this.#ways.has(path)) return false;
+    const present = this.#present.get(path);
     if (entry.kind === "whiteout") {
       const name = entry.path.at(-1) ?? "";
       return present === undefined && name.length + WHITEOUT_PREFIX.length <= NAME_BYTES_MAX;
     }
-    if (entry.kind === "opaque") return true;
-    // Named first and described later, it keeps lower layers' xattrs: docs/equality.md, open.
-    if (present === "dir" && !this.#described.has(entry.path.join("/"))) return false;
     // A described folder that the same layer replaces gives its time to what replaces it.
-    return present !== "dir" || entry.kind === "dir" || entry.kind === "crowd";
+    return present?.kind !== "dir" || entry.kind === "dir" || entry.kind === "crowd";
+  }
+
+  /**
+   * In the lowest layer containerd takes an opaque mark as an order to remove what was not
+   * described so far: folders that were only named, with all they hold (docs/equality.md).
+   */
+  #isAllDescribed(folder: string): boolean {
+    const prefix = folder === "" ? "" : `${folder}/`;
+    return [...this.#present.keys()].every(
+      (path) => !path.startsWith(prefix) || this.#described.has(path),
+    );
   }
 
   /** Empty where none is needed, undefined where there is none. */
-  #linkTarget(entry: Entry): string | undefined {
+  #linkTarget(entry: Entry, own: string): string | undefined {
     if (entry.kind !== "link") return "";
-    const own = entry.path.join("/");
-    const targets = [...this.#present].flatMap(([path, present]) =>
-      (present === "leaf" || present === "symlink") && path !== own ? [path] : [],
+    const targets = [...this.#present].flatMap(([path, { kind }]) =>
+      (kind === "leaf" || kind === "symlink") && path !== own ? [path] : [],
     );
     return targets[entry.choice % Math.max(1, targets.length)];
   }
 }
 
+/**
+ * Where a path leads in a layer, and through which symlinks. Undefined where a symlink's target
+ * leads through another one: continuity's fs.RootPath takes those for links of the host.
+ */
+function resolve(
+  layer: Paths,
+  path: readonly string[],
+): { readonly parts: readonly string[]; readonly ways: readonly string[] } | undefined {
+  const parts: string[] = [];
+  const ways: string[] = [];
+  for (const name of path) {
+    parts.push(name);
+    const present = layer.get(parts.join("/"));
+    if (present?.kind !== "symlink") continue;
+    ways.push(parts.join("/"));
+    parts.pop();
+    const { target = "" } = present;
+    if (target.startsWith("/")) parts.length = 0;
+    for (const component of target.split("/")) {
+      if (component === "" || component === ".") continue;
+      if (component === "..") parts.pop();
+      else parts.push(component);
+      if (component.length > NAME_BYTES_MAX) return undefined;
+      if (layer.get(parts.join("/"))?.kind === "symlink") return undefined;
+    }
+  }
+  return { parts, ways };
+}
+
+function lastOf(entry: Entry): readonly string[] {
+  return entry.path.slice(-1);
+}
+
+function hasDefaultAcl(entry: Entry): boolean {
+  return (
+    entry.kind === "dir" && entry.attributes.xattrs.some(([name]) => name === DEFAULT_ACL_XATTR)
+  );
+}
+
 function presentOf(entry: Entry): Present {
-  if (entry.kind === "dir" || entry.kind === "crowd") return "dir";
-  if (entry.kind === "symlink") return "symlink";
+  if (entry.kind === "dir" || entry.kind === "crowd") return { kind: "dir" };
+  if (entry.kind === "symlink") return { kind: "symlink", target: entry.target };
   // A character device 0:0 is overlayfs's own whiteout.
   const isWhiteout = entry.kind === "char" && entry.major === 0 && entry.minor === 0;
-  return entry.kind === "whiteout" || isWhiteout ? "whiteout" : "leaf";
+  return { kind: entry.kind === "whiteout" || isWhiteout ? "whiteout" : "leaf" };
 }
 
 function tarName(entry: Entry): string {

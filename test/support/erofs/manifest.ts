@@ -140,7 +140,7 @@ export function describeImage(reader: ErofsReader, devices: Devices): ManifestEn
       nid,
       path,
       identity: "",
-      ...describeAttributes(reader.attributes(inode)),
+      ...describeAttributes({ ...inode, xattrs: reader.xattrs(inode) }),
       nlink: inode.nlink,
       size: isDirectory ? 0 : inode.size,
       content: contentOf(inode.mode, reader.data(inode), devices),

@@ -103,19 +103,26 @@ function isUtf8(path: string): boolean {
 /** How the replacement character appears in a walk. */
 const REPLACED = "\\xef\\xbf\\xbd";
 
+function isOdd(text: string): boolean {
+  return !isUtf8(text) || text.includes(REPLACED);
+}
+
 function maskFuseNative(manifest: TreeManifest): TreeManifest {
   const masked = new Map<string, TreeEntry>();
+  /** By the first of all names of a file the first that both show. */
+  const firstNames = new Map<string, string>();
   for (const [path, entry] of manifest) {
-    if (!isUtf8(path) || path.includes(REPLACED)) continue;
+    if (isOdd(path)) continue;
     const [seconds = "", fraction = ""] = entry.mtime.split(".");
     // What is before 1970 is shown as 1970.
     const mtime = seconds.startsWith("-") ? "0.000" : `${seconds}.${fraction.slice(0, 3)}`;
-    const { target, group } = entry;
+    const { group, target } = entry;
+    if (group !== "-" && !firstNames.has(group)) firstNames.set(group, path);
     masked.set(path, {
       ...entry,
       mtime,
-      target: isUtf8(target) ? target : "not UTF-8",
-      group: isUtf8(group) ? group : "not UTF-8",
+      target: isOdd(target) ? "not UTF-8" : target,
+      group: firstNames.get(group) ?? "-",
     });
   }
   return masked;

@@ -1,11 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  ErofsFileReader,
-  ErofsReader,
-  writeErofs,
-  type ByteRange,
-} from "../../../src/erofs/index.ts";
+import { ErofsReader, writeErofs } from "../../../src/erofs/index.ts";
 import { describeImage, describeTree } from "../../support/erofs/manifest.ts";
 import { BLOCK, deviceBytes, directory, file, treeArbitrary } from "../../support/erofs/trees.ts";
 
@@ -48,28 +43,6 @@ describe("erofs round trip", () => {
         assert.equal(reader.lookup(reader.rootNid, "no such name"), undefined);
       }),
       { numRuns: 50 },
-    );
-  });
-
-  it("reads the same from a file as from a buffer", async () => {
-    const signal = new AbortController().signal;
-    await fc.assert(
-      fc.asyncProperty(treeArbitrary(SIZES), async (root) => {
-        const image = writeErofs(root, OPTIONS);
-        const sync = ErofsReader.open(image);
-        const read = ({ offset, length }: ByteRange): Buffer =>
-          Buffer.from(image.subarray(offset, offset + length));
-        const reader = await ErofsFileReader.open({ size: image.length, read }, { signal });
-        assert.equal(reader.rootNid, sync.rootNid);
-        for (const dirent of await reader.readDir(reader.rootNid, { signal })) {
-          const { nid, name } = dirent;
-          assert.equal(await reader.lookup(reader.rootNid, name, { signal }), nid);
-          assert.deepEqual(await reader.inode(nid, { signal }), sync.inode(nid));
-          assert.deepEqual(await reader.xattrs(nid, { signal }), sync.xattrs(nid));
-          assert.deepEqual(await reader.data(nid, { signal }), sync.data(nid));
-        }
-      }),
-      { numRuns: 30 },
     );
   });
 

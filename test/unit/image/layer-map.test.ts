@@ -167,9 +167,28 @@ describe("makeLayerMap", () => {
     const other = Buffer.from("other");
     await rejects({ digestOf: other }, /blob has digest sha256:/, "data-loss");
     await rejects({ diffIdOf: other }, /its tar has digest sha256:.*config says/, "data-loss");
-    await rejects({ size: blob.length - 1 }, /blob is longer than/, "data-loss");
-    await rejects({ size: blob.length + 1 }, /blob of \d+ bytes, not/, "data-loss");
-    await rejects({ tarBytesMax: MIB }, /tar of more than 1048576 bytes/, "invalid-argument");
+    // The manifest itself is wrong: no other source helps.
+    await rejects({ size: blob.length - 1 }, /blob is longer than/, "invalid-argument");
+    await rejects({ size: blob.length + 1 }, /blob of \d+ bytes, not/, "invalid-argument");
+    await rejects({ tarBytesMax: MIB }, /more than 1048576 bytes of tar/, "invalid-argument");
+  });
+
+  it("tells bytes that were damaged on the way from a layer that was made broken", async () => {
+    const damaged = Buffer.from(blob);
+    damaged.fill(0xff, 400_000, 401_000);
+    const onTheWay = /blob has digest sha256:[0-9a-f]{64}: gzip: /;
+    await rejects({ bytes: damaged, digestOf: blob }, onTheWay, "data-loss");
+    await rejects({ bytes: damaged }, /made broken: gzip: /, "invalid-argument");
+
+    const header = Buffer.from(tar);
+    header.fill(0xff, 0, 512);
+    const badHeader = /blob has digest sha256:[0-9a-f]{64}: tar header at offset 0: wrong header/;
+    await rejects({ bytes: header, digestOf: tar, diffIdOf: tar }, badHeader, "data-loss");
+    await rejects(
+      { bytes: header, diffIdOf: header },
+      /: tar header at offset 0/,
+      "invalid-argument",
+    );
   });
 
   it("names layer, entry and rule of a layer that it refuses", async () => {

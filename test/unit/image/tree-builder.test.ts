@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { DaemonError, type ErrorCode } from "../../../src/base/errors.ts";
-import { IMPLICIT_ROOT_XATTR, IMPLICIT_XATTR, OPAQUE_XATTR } from "../../../src/image/index.ts";
+import {
+  IMPLICIT,
+  IMPLICIT_ROOT_XATTR,
+  IMPLICIT_XATTR,
+  OPAQUE_XATTR,
+} from "../../../src/image/layer-xattrs.ts";
+import { acl, GROUP_OWNER, MASK, OTHER, OWNER, USER } from "../../support/acl.ts";
 import {
   END,
   packTar,
@@ -23,6 +29,12 @@ function rejects(tar: Buffer, message: RegExp, code: ErrorCode = "invalid-argume
     () => buildTree(tar),
     (error) => error instanceof DaemonError && message.test(error.message) && error.code === code,
   );
+}
+
+const ACCESS = "system.posix_acl_access";
+
+function mark(tree: TreeBuilder, path: string): Uint8Array | undefined {
+  return lookup(tree, path)?.attributes.xattrs.get(IMPLICIT_XATTR);
 }
 
 function marks(tree: TreeBuilder, path: string): string[] {
@@ -75,8 +87,58 @@ describe("TreeBuilder", () => {
     const tree = await build(file("p/q/a"), dir("later/x"), dir("later", 0o700));
     assert.equal(modeOf(tree, "p/q"), "40755");
     assert.deepEqual(marks(tree, "p/q"), [IMPLICIT_XATTR]);
-    assert.deepEqual(marks(tree, "later"), []);
+    assert.deepEqual(mark(tree, "p"), IMPLICIT.named);
+    assert.deepEqual(mark(tree, "p/q"), IMPLICIT.inNamed);
+    assert.deepEqual(mark(tree, "later"), IMPLICIT.describedLater);
     assert.equal(modeOf(tree, "later"), "40700");
+    const replaced = await build(file("a/x"), file("a"), dir("a"));
+    assert.deepEqual(marks(replaced, "a"), []);
+  });
+
+  it("gives a missing parent the group of a set-group-ID directory, without the bit", async () => {
+    const members = [{ ...dir("s", 0o2775), gid: 7 }, file("s/p/q/a"), file("t/p/a")];
+    const tree = await build(...members, { ...dir("t", 0o2775), gid: 8 }, file("t/q/a"));
+    const groups = ["s/p", "s/p/q", "t/p", "t/q"].map((path) => {
+      assert.equal(modeOf(tree, path), "40755");
+      return lookup(tree, path)?.attributes.gid;
+    });
+    assert.deepEqual(groups, [7, 0, 0, 8]);
+    const found = ["s/p", "s/p/q", "t/p", "t/q"].map((path) => mark(tree, path));
+    assert.deepEqual(found, [IMPLICIT.named, IMPLICIT.inNamed, IMPLICIT.inNamed, IMPLICIT.named]);
+  });
+
+  it("writes a mode into the ACL that the entry or an earlier one of the file has", () => {
+    const named = (bits: number): Buffer =>
+      acl([OWNER, bits], [USER, 5, 1000], [GROUP_OWNER, 4], [MASK, bits], [OTHER, bits]);
+    const record = [[`SCHILY.xattr.${ACCESS}`, named(7).toString("latin1")]] as const;
+    const bare = acl([OWNER, 7], [GROUP_OWNER, 7], [OTHER, 7]).toString("latin1");
+    const tree = buildTree(
+      TAR(
+        paxHeader(record),
+        rawMember({ name: "alone", mode: 0o666 }),
+        paxHeader(record),
+        rawMember({ name: "linked", mode: 0o777 }),
+        rawMember({ name: "link", typeflag: "1", linkname: "linked", mode: 0o444 }),
+        paxHeader(record),
+        rawMember({ name: "twice", typeflag: "5", mode: 0o777 }),
+        rawMember({ name: "twice", typeflag: "5", mode: 0o555 }),
+        paxHeader(record),
+        rawMember({ name: "gone", typeflag: "5", mode: 0o777 }),
+        paxHeader([[`SCHILY.xattr.${ACCESS}`, bare]]),
+        rawMember({ name: "gone", typeflag: "5", mode: 0o700 }),
+        rawMember({ name: "later/x" }),
+        paxHeader([[`SCHILY.xattr.${ACCESS}`, bare]]),
+        rawMember({ name: "later", typeflag: "5", mode: 0o700 }),
+      ),
+    );
+    const found = (path: string): Uint8Array | undefined =>
+      lookup(tree, path)?.attributes.xattrs.get(ACCESS);
+    assert.deepEqual(found("alone"), named(6));
+    assert.deepEqual(found("linked"), named(4));
+    assert.deepEqual(found("twice"), named(5));
+    assert.equal(found("gone"), undefined);
+    // It takes away the one of a lower layer, if there is one.
+    assert.deepEqual(found("later"), acl());
   });
 
   it("takes only the time of an entry for the root", async () => {
@@ -177,9 +239,15 @@ describe("TreeBuilder", () => {
       file(".wh..wh..opq"),
     );
     assert.deepEqual(marks(tree, "a"), [OPAQUE_XATTR]);
-    assert.deepEqual(marks(tree, "b"), [OPAQUE_XATTR]);
+    assert.deepEqual(marks(tree, "b"), [IMPLICIT_XATTR, OPAQUE_XATTR]);
     assert.equal(modeOf(tree, "b"), "40700");
     assert.deepEqual(marks(tree, ""), [IMPLICIT_ROOT_XATTR, OPAQUE_XATTR]);
+  });
+
+  it("lets an opaque mark remove nothing of its own layer, as the image-spec has it", async () => {
+    const tree = await build(file("d/named/a"), dir("d/said"), file("d/.wh..wh..opq"));
+    assert.ok(lookup(tree, "d/named/a"));
+    assert.ok(lookup(tree, "d/said"));
   });
 
   it("skips aufs bookkeeping and refuses whiteouts of no name", async () => {
@@ -200,13 +268,14 @@ describe("TreeBuilder", () => {
   });
 
   it("keeps only xattrs that the kernel would take, and none of overlayfs's own", () => {
-    const acl = "\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff";
+    const value = acl([OWNER, 6], [USER, 4, 5], [GROUP_OWNER, 4], [MASK, 4], [OTHER, 4]);
+    const text = value.toString("latin1");
     const records = [
       ["SCHILY.xattr.user.u", "1"],
       ["SCHILY.xattr.trusted.overlay.opaque", "y"],
       ["SCHILY.xattr.security.selinux", "s"],
-      ["SCHILY.xattr.system.posix_acl_access", acl],
-      ["SCHILY.xattr.system.posix_acl_default", acl],
+      ["SCHILY.xattr.system.posix_acl_access", text],
+      ["SCHILY.xattr.system.posix_acl_default", text],
       ["SCHILY.xattr.system.other", "o"],
       ["SCHILY.xattr.com.apple.quarantine", "q"],
     ] as const;
@@ -222,16 +291,15 @@ describe("TreeBuilder", () => {
         rawMember({ name: "fifo", typeflag: "6" }),
       ),
     );
-    const access = "system.posix_acl_access";
-    assert.deepEqual(marks(tree, "file"), ["security.selinux", access, "user.u"]);
+    assert.deepEqual(marks(tree, "file"), ["security.selinux", ACCESS, "user.u"]);
     assert.deepEqual(marks(tree, "dir"), [
       "security.selinux",
-      access,
+      ACCESS,
       "system.posix_acl_default",
       "user.u",
     ]);
     assert.deepEqual(marks(tree, "link"), ["security.selinux"]);
-    assert.deepEqual(marks(tree, "fifo"), ["security.selinux", access]);
+    assert.deepEqual(marks(tree, "fifo"), ["security.selinux", ACCESS]);
     rejects(
       TAR(paxHeader([["SCHILY.xattr.system.posix_acl_access", "bad"]]), rawMember({})),
       /malformed system.posix_acl_access/,
