@@ -26,6 +26,8 @@ export class BlockFile {
   readonly #pins = new Map<number, number>();
   /** Blocks whose bit is not set yet, and the number of the write that made them. */
   readonly #unflushed = new Map<number, number>();
+  /** Of those, the ones whose fdatasync failed. */
+  readonly #lost = new Set<number>();
   #writes = 0;
   /** The punch under way: a write that begins meanwhile waits, its edge may be in the hole. */
   #punching: Promise<void> | undefined;
@@ -50,6 +52,11 @@ export class BlockFile {
 
   get hasUnflushed(): boolean {
     return this.#unflushed.size > 0;
+  }
+
+  /** Readable, but never to be called present after a crash: they are to be evicted. */
+  get lost(): ReadonlySet<number> {
+    return this.#lost;
   }
 
   state(index: number): BlockState {
@@ -138,6 +145,7 @@ export class BlockFile {
       throw new DaemonError("internal", `block ${index}: ${bytes.length} of ${end - start} bytes`);
     }
     this.#states[index] = BLOCK_STATE.writing;
+    this.#lost.delete(index);
     try {
       while (this.#punching !== undefined) await this.#punching;
       await this.#data.writeAt(bytes, start);
@@ -194,7 +202,10 @@ export class BlockFile {
         undo();
         throw error;
       }
-      for (const index of indexes) this.#unflushed.delete(index);
+      for (const index of indexes) {
+        this.#unflushed.delete(index);
+        this.#lost.delete(index);
+      }
       try {
         await this.#punchHoles(indexes);
       } finally {
@@ -246,11 +257,21 @@ export class BlockFile {
 
   /** Makes the blocks written so far count after a crash: their data first, then their bits. */
   async flush(): Promise<void> {
-    if (this.#unflushed.size === 0) return;
-    const batch = new Map(this.#unflushed);
-    await this.#data.sync();
+    const batch = new Map([...this.#unflushed].filter(([index]) => !this.#lost.has(index)));
+    if (batch.size === 0) return;
+    try {
+      await this.#data.sync();
+    } catch (error) {
+      // Source: fsync(2), errseq_t: pages that could not be written are clean from now on, and the
+      // next fdatasync knows nothing of them.
+      for (const [index, state] of this.#states.entries()) {
+        if (state === BLOCK_STATE.writing || this.#unflushed.has(index)) this.#lost.add(index);
+      }
+      throw error;
+    }
     const isStillWritten = (index: number): boolean =>
       this.#unflushed.get(index) === batch.get(index) &&
+      !this.#lost.has(index) &&
       this.#states[index] === BLOCK_STATE.present;
     await this.#presence.set([...batch.keys()], isStillWritten);
     for (const [index, write] of batch) {
@@ -267,10 +288,6 @@ export class BlockFile {
 
   async setUseTime(timeMs: number): Promise<void> {
     await this.#presence.setUseTime(timeMs);
-  }
-
-  async allocatedBytes(): Promise<number> {
-    return (await this.#data.stat()).allocatedBytes;
   }
 
   /** One at a time per file, and no write begins inside a hole that is being made. */

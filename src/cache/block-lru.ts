@@ -10,10 +10,6 @@ export class BlockLru {
   /** slot * LAYER_BLOCKS_MAX + index -> until when it may not be evicted (ms). */
   readonly #entries = new Map<number, number>();
 
-  get size(): number {
-    return this.#entries.size;
-  }
-
   has({ slot, index }: BlockRef): boolean {
     return this.#entries.has(slot * LAYER_BLOCKS_MAX + index);
   }

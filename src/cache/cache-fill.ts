@@ -54,7 +54,8 @@ export class CacheFill implements AsyncDisposable {
   }
 }
 
-interface Filled {
+/** What a pass has written. */
+export interface Filled {
   readonly fill: CacheFill;
   readonly table: BlockTable;
   readonly keptBytes: number;
@@ -83,6 +84,7 @@ export async function copyFill(
   { fill, table, keptBytes }: Filled,
   layer: CachedLayer,
 ): Promise<void> {
+  if ((await files.stat(fill.plan.path)) === undefined) return; // moved
   await using file = await files.open(fill.plan.path);
   const { sizeBytes } = await file.stat();
   const blocks = wholeBlocks(table, Math.min(sizeBytes, keptBytes));

@@ -277,6 +277,18 @@ export class CacheQuota {
     }
   }
 
+  /** What others wrote may have taken the reserve: brings free space back up to it. */
+  async giveWay(): Promise<void> {
+    await this.#refreshFree(this.#dependencies.clock.nowMs());
+    const freeBytes = this.#freeBytes;
+    const missing = this.#options.reserveBytes - freeBytes;
+    if (missing <= 0) return;
+    const evictedBytes = await this.#evict("decoded", missing);
+    if (evictedBytes === 0) return;
+    this.#freeBytesAtMs = -Infinity;
+    this.#dependencies.logger.info("cache-gave-way", { freeBytes, evictedBytes });
+  }
+
   /** Readers' drops within a limit; used for every removal. */
   async drop(layerId: string, ranges: readonly ByteRange[]): Promise<void> {
     const limit = new AbortController();

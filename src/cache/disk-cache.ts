@@ -11,15 +11,18 @@ import type { BlockFile } from "./block-file.ts";
 import { CachedBlobs } from "./cached-blobs.ts";
 import { CachedLayer } from "./cached-layer.ts";
 import { CacheFill, copyFill, moveFill } from "./cache-fill.ts";
+import type { Filled } from "./cache-fill.ts";
 import type { CacheFiles } from "./cache-files.ts";
 import { CacheFolders, isLayerId } from "./cache-folders.ts";
 import { CacheQuota } from "./cache-quota.ts";
 import type { DropRanges, QuotaCounts } from "./cache-quota.ts";
+import { Flusher } from "./flusher.ts";
 import {
   CLEAR_ROUNDS_MAX,
   FLUSH_DELAY_MS,
   HOLD_MS,
   LAYER_BLOCKS_MAX,
+  ORPHAN_SLACK_BYTES,
   USE_TIME_AGE_MS,
 } from "./limits.ts";
 import { openBlockFile } from "./open-block-file.ts";
@@ -37,6 +40,8 @@ export interface DiskCacheOptions {
   /** How long a reader may take to let go of ranges before they are kept after all. */
   readonly dropLimitMs: number;
   readonly flushDelayMs: number;
+  /** Bytes on disk beyond its known blocks that a layer's file may have before it is swept. */
+  readonly orphanSlackBytes: number;
 }
 
 export const DEFAULT_DISK_CACHE_OPTIONS: DiskCacheOptions = {
@@ -45,6 +50,7 @@ export const DEFAULT_DISK_CACHE_OPTIONS: DiskCacheOptions = {
   blobs: "off",
   dropLimitMs: 10_000,
   flushDelayMs: FLUSH_DELAY_MS,
+  orphanSlackBytes: ORPHAN_SLACK_BYTES,
 };
 
 export interface DiskCacheDependencies {
@@ -89,10 +95,9 @@ export class DiskCache implements AsyncDisposable {
   readonly #opening = new Map<string, Promise<CachedLayer>>();
   readonly #owned = new Map<string, { files: AsyncDisposable[]; slots: number[] }>();
   readonly #doubtful: ReadonlySet<string>;
-  readonly #tasks = new Set<Promise<void>>();
-  #cancelFlush: (() => void) | undefined;
+  readonly #flusher: Flusher;
   #useTimesAtMs: number;
-  #fillNumber = 0;
+  #fillNumber: number;
   #disposed: Promise<void> | undefined;
 
   private constructor(
@@ -111,8 +116,18 @@ export class DiskCache implements AsyncDisposable {
       options,
     );
     this.#folders = new CacheFolders(files, root, this.#quota);
-    this.#sweeper = new OrphanSweeper({ clock, logger, quota: this.#quota });
+    this.#sweeper = new OrphanSweeper({ clock, logger, quota: this.#quota }, options);
+    this.#flusher = new Flusher({
+      clock,
+      logger,
+      quota: this.#quota,
+      delayMs: options.flushDelayMs,
+      files: () => this.#openFiles(),
+      onFlushed: () => this.#writeUseTimesNowAndThen(),
+    });
     this.#useTimesAtMs = clock.nowMs();
+    // Not that of an earlier session, whose last job may still be about to open its file.
+    this.#fillNumber = Number(clock.wallNs() / 1_000_000n);
   }
 
   /**
@@ -146,7 +161,9 @@ export class DiskCache implements AsyncDisposable {
    */
   async layer(layerId: string, table: BlockTable): Promise<CachedLayer> {
     this.#assertOpen();
-    const layer = this.#layers.get(layerId) ?? (await this.#opened(layerId, table, 0));
+    const layer =
+      this.#layers.get(layerId) ??
+      (await this.#opened(layerId, () => this.#openLayer(layerId, table, 0)));
     if (!Buffer.from(layer.table.bytes).equals(table.bytes)) {
       const text = `layer ${layerId} is open with another block table`;
       throw new DaemonError("failed-precondition", text);
@@ -214,10 +231,7 @@ export class DiskCache implements AsyncDisposable {
     const before = this.#quota.counts;
     for (const dormant of [...this.#quota.dormant]) await this.#quota.evictDormant(dormant);
     for (let round = 0; round < CLEAR_ROUNDS_MAX; round += 1) {
-      const files = [...this.#layers.values()].flatMap((layer) => [
-        ...(layer.blobs === undefined ? [] : [layer.blobs]),
-        layer,
-      ]);
+      const files = this.#openFiles();
       const done = await Promise.all(
         files.map(({ slot }) => this.#quota.evictBlocks(slot, this.#quota.evictable(slot))),
       );
@@ -252,6 +266,11 @@ export class DiskCache implements AsyncDisposable {
   /** Brings usage below the quota; call it once the readers can be told to drop. */
   async trim(): Promise<void> {
     await this.#quota.trim();
+  }
+
+  /** Evicts when the file system has less room than is left to others. */
+  async giveWay(): Promise<void> {
+    await this.#quota.giveWay();
   }
 
   /** Verifies every doubtful block of the open layers, one after another. */
@@ -289,21 +308,18 @@ export class DiskCache implements AsyncDisposable {
   ): Promise<CachedLayer> {
     this.#assertOpen();
     const { files, logger } = this.#dependencies;
-    const decodedPath = this.decodedPath(layerId);
-    await this.#opening.get(layerId);
-    const isNew = !this.#layers.has(layerId) && (await files.stat(decodedPath)) === undefined;
+    const filled = { fill, table, keptBytes };
     try {
-      if (!isNew) {
-        const layer = await this.layer(layerId, table);
-        await copyFill(files, { fill, table, keptBytes }, layer);
-        return layer;
-      }
-      await this.#folders.removePresence("decoded", layerId);
-      const blocks = await moveFill(files, { fill, table, keptBytes }, decodedPath);
-      await this.#folders.sync("decoded");
-      fill.release();
-      const layer = await this.#opened(layerId, table, blocks);
-      this.#scheduleFlush();
+      const known = this.#layers.get(layerId) ?? this.#opening.get(layerId);
+      const decodedPath = this.decodedPath(layerId);
+      // Whoever wants the layer from now on waits: it must not open a file that is then replaced.
+      const layer = await (known ??
+        this.#opened(layerId, async () => {
+          const isNew = (await files.stat(decodedPath)) === undefined;
+          return this.#openLayer(layerId, table, isNew ? await this.#moved(filled, layerId) : 0);
+        }));
+      await copyFill(files, filled, layer);
+      this.#flusher.schedule();
       return layer;
     } catch (error) {
       logger.warn("fill-not-adopted", { layer: layerId, err: error });
@@ -313,16 +329,18 @@ export class DiskCache implements AsyncDisposable {
     }
   }
 
+  /** The pass's file becomes the layer's; the result is how many blocks it holds. */
+  async #moved(filled: Filled, layerId: string): Promise<number> {
+    await this.#folders.removePresence("decoded", layerId);
+    const blocks = await moveFill(this.#dependencies.files, filled, this.decodedPath(layerId));
+    await this.#folders.sync("decoded");
+    filled.fill.release();
+    return blocks;
+  }
+
   /** Makes what was written so far survive a crash. */
   async flush(): Promise<void> {
-    for (const layer of [...this.#layers.values()]) {
-      await layer.file.flush();
-      await layer.blobs?.file.flush();
-    }
-    const nowMs = this.#dependencies.clock.nowMs();
-    if (nowMs - this.#useTimesAtMs < USE_TIME_AGE_MS) return;
-    this.#useTimesAtMs = nowMs;
-    await this.#writeUseTimes();
+    await this.#flusher.flush();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -336,11 +354,11 @@ export class DiskCache implements AsyncDisposable {
     }
   }
 
-  /** Joins an opening under way, else opens. */
-  async #opened(layerId: string, table: BlockTable, adoptedBlocks: number): Promise<CachedLayer> {
+  /** Joins an opening under way, else begins one. */
+  async #opened(layerId: string, open: () => Promise<CachedLayer>): Promise<CachedLayer> {
     const known = this.#opening.get(layerId);
     if (known !== undefined) return known;
-    const opening = this.#openLayer(layerId, table, adoptedBlocks).finally(() => {
+    const opening = open().finally(() => {
       this.#opening.delete(layerId);
     });
     this.#opening.set(layerId, opening);
@@ -360,7 +378,7 @@ export class DiskCache implements AsyncDisposable {
     }
     const { logger } = this.#dependencies;
     const onWritten = (): void => {
-      this.#scheduleFlush();
+      this.#flusher.schedule();
     };
     const context = { quota: this.#quota, logger, onWritten };
     try {
@@ -415,26 +433,17 @@ export class DiskCache implements AsyncDisposable {
     return { file, slot };
   }
 
-  #scheduleFlush(): void {
-    if (this.#cancelFlush !== undefined || this.#disposed !== undefined) return;
-    const { clock, logger } = this.#dependencies;
-    this.#cancelFlush = clock.timer(this.#options.flushDelayMs, () => {
-      const task = this.flush()
-        .catch((error: unknown) => {
-          // Nothing is lost but the chance to keep these blocks over a restart.
-          logger.error("cache-flush-failed", { err: error });
-        })
-        .finally(() => {
-          this.#tasks.delete(task);
-          this.#cancelFlush = undefined;
-          const layers = [...this.#layers.values()];
-          const isMore = layers.some(
-            ({ file, blobs }) => file.hasUnflushed || blobs?.file.hasUnflushed === true,
-          );
-          if (isMore) this.#scheduleFlush();
-        });
-      this.#tasks.add(task);
-    });
+  #openFiles(): (CachedLayer | CachedBlobs)[] {
+    return [...this.#layers.values()].flatMap((layer) =>
+      layer.blobs === undefined ? [layer] : [layer.blobs, layer],
+    );
+  }
+
+  async #writeUseTimesNowAndThen(): Promise<void> {
+    const nowMs = this.#dependencies.clock.nowMs();
+    if (nowMs - this.#useTimesAtMs < USE_TIME_AGE_MS) return;
+    this.#useTimesAtMs = nowMs;
+    await this.#writeUseTimes();
   }
 
   async #writeUseTimes(): Promise<void> {
@@ -459,11 +468,11 @@ export class DiskCache implements AsyncDisposable {
   }
 
   async #dispose(): Promise<void> {
-    this.#cancelFlush?.();
+    const flushed = this.#flusher.close();
     await this.#sweeper.close();
     await this.#quota.close();
     await Promise.allSettled(this.#opening.values());
-    await Promise.allSettled(this.#tasks);
+    await flushed;
     const doubtful = new Set(this.#doubtful);
     try {
       for (const layer of this.#layers.values()) {

@@ -7,7 +7,7 @@ import type { Logger } from "../base/log.ts";
 import { BLOCK_STATE } from "./block-file.ts";
 import type { BlockFile } from "./block-file.ts";
 import type { CacheQuota } from "./cache-quota.ts";
-import { ORPHAN_SLACK_BYTES, SWEEP_BLOCKS_MAX, SWEEP_RETRY_MS } from "./limits.ts";
+import { SWEEP_BLOCKS_MAX, SWEEP_RETRY_MS } from "./limits.ts";
 import type { StoreKind } from "./presence-file.ts";
 
 interface Swept {
@@ -21,18 +21,23 @@ export class OrphanSweeper {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #quota: CacheQuota;
+  readonly #slackBytes: number;
   readonly #unknown = new Map<number, { readonly kind: StoreKind; readonly bytes: number }>();
   readonly #tasks = new Set<Promise<void>>();
   readonly #closing = new AbortController();
 
-  constructor(dependencies: {
-    readonly clock: Clock;
-    readonly logger: Logger;
-    readonly quota: CacheQuota;
-  }) {
+  constructor(
+    dependencies: {
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly quota: CacheQuota;
+    },
+    options: { readonly orphanSlackBytes: number },
+  ) {
     this.#clock = dependencies.clock;
     this.#logger = dependencies.logger;
     this.#quota = dependencies.quota;
+    this.#slackBytes = options.orphanSlackBytes;
   }
 
   /** Sweeps the file in the background if it occupies more than its known blocks do. */
@@ -40,7 +45,7 @@ export class OrphanSweeper {
     let known = 0;
     for (const index of swept.file.kept()) known += swept.file.costBytes(index);
     const bytes = allocatedBytes - known;
-    if (bytes <= ORPHAN_SLACK_BYTES) return;
+    if (bytes <= this.#slackBytes) return;
     this.#unknown.set(swept.slot, { kind: swept.kind, bytes });
     this.#quota.addUnknown(swept.kind, bytes);
     const task = this.#sweep(swept)

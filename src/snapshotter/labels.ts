@@ -17,8 +17,6 @@ export const LABEL_GC_CONFIG = "containerd.io/gc.ref.content.config";
 /** On content: `…source.HOSTNAME` = comma-separated repositories. The port is lost. */
 export const LABEL_DISTRIBUTION_SOURCE = "containerd.io/distribution.source.";
 
-export const NO_LABELS: Labels = new Map();
-
 /** Throws `invalid-argument` where containerd's own validation would. */
 export function checkLabels(labels: Labels): void {
   if (labels.size > LABELS_PER_SNAPSHOT_MAX) {

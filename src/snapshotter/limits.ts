@@ -56,6 +56,8 @@ export const NAMESPACES_MAX = 256;
 export const DECLINED_IMAGES_MAX = 256;
 /** How long such an image is remembered after its last layer was asked for, in milliseconds. */
 export const DECLINED_IMAGE_MS = 10 * 60 * 1000;
+/** How long the snapshots of another containerd are kept before they are deleted: a day. */
+export const SET_ASIDE_KEPT_MS = 24 * 60 * 60 * 1000;
 /** Calls under way at a stop may end for this long, in milliseconds. */
 export const SHUTDOWN_GRACE_MS = 2000;
 /** An error's text travels in an HTTP/2 header. */

@@ -33,10 +33,6 @@ export class SnapshotFolders {
     this.#log = log;
   }
 
-  get path(): string {
-    return this.#root;
-  }
-
   upper(id: number): string {
     return join(this.#root, String(id), "fs");
   }

@@ -30,6 +30,7 @@ import { detectOverlay } from "./overlay-features.ts";
 import { Owner } from "./owner.ts";
 import { DEFAULT_ROOT } from "./snapshot-folders.ts";
 import type { RootAttributes } from "./snapshot-folders.ts";
+import { deleteSetAside } from "./set-aside.ts";
 import { Store } from "./store.ts";
 import {
   commitActive,
@@ -423,6 +424,8 @@ export class Snapshotter implements AsyncDisposable {
   async #cleanup(signal: AbortSignal): Promise<void> {
     const { folders } = this.#store;
     await folders.emptyTrash({ signal });
+    const { root, clock, log } = this.#options;
+    await deleteSetAside(root, { clock, log, signal });
     const claimed = new Set(this.claimedChains());
     for (const chainId of [...this.#freedChains]) {
       if (!claimed.has(chainId)) {

@@ -10,6 +10,7 @@ import type { Logger } from "../base/log.ts";
 import { diskJournalFiles } from "./metastore/journal-files.ts";
 import { JOURNAL_NAME } from "./metastore/journal.ts";
 import { Metastore } from "./metastore/metastore.ts";
+import { setAsideFolder } from "./set-aside.ts";
 import { SnapshotFolders } from "./snapshot-folders.ts";
 
 export interface StoreOptions {
@@ -53,7 +54,7 @@ export class Store implements AsyncDisposable {
     const { root, clock, log } = this.#options;
     const { owner, size } = this.metastore;
     await this[Symbol.asyncDispose]();
-    const target = join(root, "set-aside", `${owner ?? "unknown"}-${clock.wallNs()}`);
+    const target = setAsideFolder(root, owner, clock);
     try {
       await mkdir(target, { recursive: true, mode: 0o700 });
       // The folders first: after a crash between the two the journal still says whose it is, so

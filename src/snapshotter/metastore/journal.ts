@@ -48,10 +48,11 @@ export class Journal implements AsyncDisposable {
     journal.#bytes = content.end;
     journal.#sequence = content.nextSequence;
     const tornBytes = bytes.length - content.end;
-    if (tornBytes > 0) {
-      await journal.#file.truncate(content.end);
-      await journal.#file.sync();
-    }
+    if (tornBytes > 0) await journal.#file.truncate(content.end);
+    // A killed predecessor may have got as far as the page cache only: the last frame, or the
+    // rename of a whole new journal. What is shown from here on must not be lost with the power.
+    await journal.#file.sync();
+    await files.syncFolder();
     return { journal, payloads: content.payloads, tornBytes };
   }
 
@@ -74,6 +75,12 @@ export class Journal implements AsyncDisposable {
     this.#isBroken = true;
     try {
       await file.write(frame, this.#bytes);
+    } catch (error) {
+      // A whole new journal finds no room either, while a smaller frame may: a removal, say.
+      if (diskCode(error) === "resource-exhausted") await this.#cutTail(file);
+      throw withContext(error, "cannot append to the journal", diskCode(error));
+    }
+    try {
       await file.sync();
     } catch (error) {
       throw withContext(error, "cannot append to the journal", diskCode(error));
@@ -81,6 +88,17 @@ export class Journal implements AsyncDisposable {
     this.#isBroken = false;
     this.#bytes += frame.length;
     this.#sequence += 1;
+  }
+
+  /** Takes back a write that failed for want of room: what was synced before it still holds. */
+  async #cutTail(file: JournalFile): Promise<void> {
+    try {
+      await file.truncate(this.#bytes);
+      await file.sync();
+      this.#isBroken = false;
+    } catch {
+      // It stays broken: a rewrite will say why.
+    }
   }
 
   /** At least one payload. Until the rename the old file stays as it is, and in use. */
@@ -104,11 +122,17 @@ export class Journal implements AsyncDisposable {
       await this.#files.syncFolder();
     } catch (error) {
       if (isCurrent) await this.#adopt(file, bytes, sequence);
-      else await file.close().catch(() => undefined);
+      else await this.#discard(file);
       throw withContext(error, "cannot rewrite the journal", diskCode(error));
     }
     await this.#adopt(file, bytes, sequence);
     this.#isBroken = false;
+  }
+
+  /** A part of a new journal would hold the room that is short. */
+  async #discard(file: JournalFile): Promise<void> {
+    await file.close().catch(() => undefined);
+    await this.#files.remove(NEW_NAME).catch(() => undefined);
   }
 
   async #adopt(file: JournalFile, bytes: number, sequence: number): Promise<void> {

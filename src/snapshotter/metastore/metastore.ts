@@ -99,10 +99,6 @@ export class Metastore implements AsyncDisposable {
     return this.#visible.get(name);
   }
 
-  hasChildren(name: string): boolean {
-    return this.#visible.hasChildren(name);
-  }
-
   records(): IterableIterator<SnapshotRecord> {
     return this.#visible.records();
   }

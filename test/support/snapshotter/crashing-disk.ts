@@ -1,191 +1,125 @@
-/**
- * A folder on a disk that loses power. Every byte written and every other operation costs one
- * unit; when the budget is spent, the operation under way is cut short and all later ones fail.
- * What a crash leaves of unsynced writes and folder changes is chosen by the test.
- */
+/** The journal's folder on a simulated disk, which may err once, or stop for good. */
+import { join } from "node:path";
 import type {
   JournalFile,
   JournalFiles,
 } from "../../../src/snapshotter/metastore/journal-files.ts";
+import { SimDisk, systemError } from "../crash/sim-disk.ts";
+import type { Inode } from "../crash/sim-disk.ts";
 
-export class PowerLoss extends Error {}
+export const FOLDER = "/metastore";
 
-type Change =
-  | { readonly kind: "write"; readonly position: number; readonly bytes: Buffer }
-  | { readonly kind: "truncate"; readonly bytes: number };
-
-interface Inode {
-  synced: Buffer;
-  pending: Change[];
-}
-
-type FolderChange =
-  | { readonly kind: "link"; readonly name: string; readonly inode: Inode }
-  | { readonly kind: "unlink"; readonly name: string };
-
-/** What survives of that which was not synced. */
-export interface CrashOutcome {
-  /** Of the pending changes of each file: how many are there, of all (0…1). */
-  readonly writesKept: number;
-  /** The file has its new size, but zeros where the last kept write's data should be. */
-  readonly zeroed: boolean;
-  /** Of the pending folder changes, in order (0…1). */
-  readonly folderKept: number;
-}
-
-function applyChange(content: Buffer, change: Change): Buffer {
-  if (change.kind === "truncate") {
-    const next = Buffer.alloc(change.bytes);
-    content.copy(next);
-    return next;
-  }
-  const size = Math.max(content.length, change.position + change.bytes.length);
-  const next = Buffer.alloc(size);
-  content.copy(next);
-  change.bytes.copy(next, change.position);
-  return next;
-}
-
-function contentOf(inode: Inode): Buffer {
-  return inode.pending.reduce(applyChange, inode.synced);
-}
-
-function applyFolder(entries: Map<string, Inode>, change: FolderChange): void {
-  if (change.kind === "link") entries.set(change.name, change.inode);
-  else entries.delete(change.name);
-}
+export type JournalOperation = "write" | "sync" | "rename" | "folder";
 
 export class CrashingDisk implements JournalFiles {
-  #synced: Map<string, Inode>;
-  #pending: FolderChange[] = [];
-  readonly #budget: number;
-  spent = 0;
+  readonly disk: SimDisk;
   /** Thrown once by the next operation of this kind: a disk that errs and lives on. */
-  failNext:
-    { readonly operation: "write" | "sync" | "rename" | "folder"; error: Error } | undefined;
+  failNext: { readonly operation: JournalOperation; readonly error: Error } | undefined;
 
-  constructor(budget = Number.POSITIVE_INFINITY, files: ReadonlyMap<string, Buffer> = new Map()) {
-    this.#budget = budget;
-    this.#synced = new Map(
-      [...files].map(([name, content]) => [name, { synced: content, pending: [] }]),
-    );
+  constructor(disk = new SimDisk()) {
+    this.disk = disk;
+    disk.makeFolder(FOLDER);
   }
 
-  /** The disk after the power has come back. */
-  afterCrash(outcome: CrashOutcome): CrashingDisk {
-    const entries = new Map(this.#synced);
-    const kept = Math.round(this.#pending.length * outcome.folderKept);
-    for (const change of this.#pending.slice(0, kept)) applyFolder(entries, change);
-    const files = new Map<string, Buffer>();
-    for (const [name, inode] of entries) {
-      const changes = inode.pending.slice(0, Math.ceil(inode.pending.length * outcome.writesKept));
-      const last = changes.at(-1);
-      if (outcome.zeroed && last?.kind === "write") {
-        changes[changes.length - 1] = { ...last, bytes: Buffer.alloc(last.bytes.length) };
-      } else if (last?.kind === "write") {
-        const length = Math.ceil(last.bytes.length * outcome.writesKept);
-        changes[changes.length - 1] = { ...last, bytes: last.bytes.subarray(0, length) };
-      }
-      files.set(name, changes.reduce(applyChange, inode.synced));
+  static of(files: ReadonlyMap<string, Buffer>): CrashingDisk {
+    const disk = new CrashingDisk();
+    for (const [name, bytes] of files) {
+      const inode = disk.disk.open(join(FOLDER, name));
+      disk.disk.change(inode, { kind: "write", position: 0, bytes });
     }
-    return new CrashingDisk(Number.POSITIVE_INFINITY, files);
+    disk.disk.syncAll();
+    return disk;
   }
 
   contents(): Map<string, Buffer> {
-    return new Map([...this.#entries()].map(([name, inode]) => [name, contentOf(inode)]));
+    const names = this.disk.list(FOLDER);
+    return new Map(names.map((name) => [name, this.#bytes(name) ?? Buffer.alloc(0)]));
   }
 
-  #entries(): Map<string, Inode> {
-    const entries = new Map(this.#synced);
-    for (const change of this.#pending) applyFolder(entries, change);
-    return entries;
+  async read(name: string): Promise<Buffer | undefined> {
+    await turn();
+    return this.#bytes(name);
   }
 
-  /** How many of `units` the budget still allows; throws when none of them. */
-  #spend(units: number): number {
-    const left = this.#budget - this.spent;
-    if (left <= 0) throw new PowerLoss("power loss");
-    this.spent += Math.min(units, left);
-    return Math.min(units, left);
+  async openExisting(name: string): Promise<JournalFile> {
+    await turn();
+    const inode = this.disk.inode(join(FOLDER, name));
+    if (inode === undefined) throw systemError("ENOENT", name);
+    return this.#handle(inode);
   }
 
-  #failIfTold(operation: "write" | "sync" | "rename" | "folder"): void {
+  async create(name: string): Promise<JournalFile> {
+    await turn();
+    const inode = this.disk.open(join(FOLDER, name));
+    // open(2) with O_TRUNC
+    if (inode.view.size > 0) this.disk.change(inode, { kind: "truncate", size: 0 });
+    return this.#handle(inode);
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    await turn();
+    this.#failIfTold("rename");
+    this.disk.rename(join(FOLDER, from), join(FOLDER, to));
+  }
+
+  async remove(name: string): Promise<void> {
+    await turn();
+    this.disk.unlink(join(FOLDER, name));
+  }
+
+  async syncFolder(): Promise<void> {
+    await turn();
+    this.#failIfTold("folder");
+    const finish = this.disk.beginFolderSync(FOLDER);
+    await turn();
+    finish();
+  }
+
+  #bytes(name: string): Buffer | undefined {
+    const inode = this.disk.inode(join(FOLDER, name));
+    return inode === undefined ? undefined : Buffer.from(inode.view.bytes);
+  }
+
+  #failIfTold(operation: JournalOperation): void {
     if (this.failNext?.operation !== operation) return;
     const { error } = this.failNext;
     this.failNext = undefined;
     throw error;
   }
 
-  async read(name: string): Promise<Buffer | undefined> {
-    await Promise.resolve();
-    this.#spend(1);
-    const inode = this.#entries().get(name);
-    return inode === undefined ? undefined : Buffer.from(contentOf(inode));
-  }
-
-  async openExisting(name: string): Promise<JournalFile> {
-    await Promise.resolve();
-    this.#spend(1);
-    const inode = this.#entries().get(name);
-    if (inode === undefined) throw Object.assign(new Error(name), { code: "ENOENT" });
-    return this.#handle(inode);
-  }
-
-  async create(name: string): Promise<JournalFile> {
-    await Promise.resolve();
-    this.#spend(1);
-    const inode: Inode = { synced: Buffer.alloc(0), pending: [] };
-    this.#pending.push({ kind: "link", name, inode });
-    return this.#handle(inode);
-  }
-
-  async rename(from: string, to: string): Promise<void> {
-    await Promise.resolve();
-    this.#spend(1);
-    this.#failIfTold("rename");
-    const inode = this.#entries().get(from);
-    if (inode === undefined) throw Object.assign(new Error(from), { code: "ENOENT" });
-    // rename(2) is atomic; here the new name may come first, never the loss of both.
-    this.#pending.push({ kind: "link", name: to, inode }, { kind: "unlink", name: from });
-  }
-
-  async remove(name: string): Promise<void> {
-    await Promise.resolve();
-    this.#spend(1);
-    if (this.#entries().has(name)) this.#pending.push({ kind: "unlink", name });
-  }
-
-  async syncFolder(): Promise<void> {
-    await Promise.resolve();
-    this.#spend(1);
-    this.#failIfTold("folder");
-    this.#synced = this.#entries();
-    this.#pending = [];
-  }
-
   #handle(inode: Inode): JournalFile {
+    const { disk } = this;
     return {
       write: async (bytes, position) => {
-        await Promise.resolve();
-        const allowed = this.#spend(bytes.length);
-        const written = Buffer.from(bytes.subarray(0, allowed));
-        inode.pending.push({ kind: "write", position, bytes: written });
-        this.#failIfTold("write");
-        if (allowed < bytes.length) throw new PowerLoss("power loss");
+        await turn();
+        // A killed writer may have got half of it into the page cache.
+        const half = bytes.length >> 1;
+        const pieces = [bytes.subarray(0, half), bytes.subarray(half)];
+        let at = position;
+        for (const piece of pieces) {
+          disk.change(inode, { kind: "write", position: at, bytes: Buffer.from(piece) });
+          at += piece.length;
+          this.#failIfTold("write");
+          await turn();
+        }
       },
-      truncate: async (bytes) => {
-        await Promise.resolve();
-        this.#spend(1);
-        inode.pending.push({ kind: "truncate", bytes });
+      truncate: async (size) => {
+        await turn();
+        disk.change(inode, { kind: "truncate", size });
       },
       sync: async () => {
-        await Promise.resolve();
-        this.#spend(1);
+        await turn();
+        if (this.failNext?.operation === "sync") disk.loseWrites(inode);
         this.#failIfTold("sync");
-        inode.synced = contentOf(inode);
-        inode.pending = [];
+        const finish = disk.beginSync(inode);
+        await turn();
+        finish();
       },
       close: () => Promise.resolve(),
     };
   }
+}
+
+async function turn(): Promise<void> {
+  await Promise.resolve();
 }

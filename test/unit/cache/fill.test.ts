@@ -68,10 +68,11 @@ describe("DiskCache filled by a map-making pass", () => {
     const bench = new CacheBench();
     const sample = evenLayer(2, 4, BLOCK);
     const first = await bench.open();
+    bench.files.disk.syncAll();
     const fill = await begin(first, sample);
     const keptBytes = await fillBy(bench, fill, sample.tar);
     await first.adoptFilled(fill, sample.id, sample.table, { keptBytes });
-    bench.files.afterPowerCut(() => false);
+    bench.files.losePower();
     bench.bootId = "boot-2";
     await using cache = await bench.open();
     const layer = await cache.layer(sample.id, sample.table);
