@@ -12,6 +12,10 @@ fail() {
   exit 1
 }
 
+need_root() { # WHAT
+  [ "$(id -u)" -eq 0 ] || fail "must run as root to $1 (you are $(id -un))"
+}
+
 # run_quietly LOG COMMAND...: the output goes to LOG; its end is shown when the command fails.
 run_quietly() {
   local log=$1 status=0

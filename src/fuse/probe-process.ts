@@ -105,6 +105,7 @@ async function serve(mountpoint: string, size: number): Promise<void> {
   });
   process.on("message", (order: ProbeOrder) => {
     fileSystem.obey(order);
+    process.send?.({ obeyed: true });
   });
   process.on("disconnect", () => {
     void session.unmount({ detach: true }).finally(() => process.exit(0));

@@ -10,15 +10,12 @@ export interface ErofsMount {
   readonly target: string;
   /** SELinux context of all files. */
   readonly context?: string | undefined;
-  /** Expert: no second copy in the page cache, but a reader of a stalled block cannot be killed. */
-  readonly directIo?: boolean | undefined;
 }
 
-type Parameter = readonly [key: string, value: string | undefined];
+type Parameter = readonly [key: string, value: string];
 
 function parameters(request: ErofsMount, devices: readonly string[]): Parameter[] {
   const list: Parameter[] = devices.map((path) => ["device", path]);
-  if (request.directIo === true) list.push(["directio", undefined]);
   if (request.context !== undefined) list.push(["context", request.context]);
   return list;
 }
@@ -33,7 +30,7 @@ async function mountFrom(
   } catch (error) {
     if (nativeErrno(error) !== "ENOSYS") throw error;
     // No fsopen(2) (a seccomp filter): mount(2), whose options are limited to a page.
-    const data = options.map(([key, value]) => (value === undefined ? key : `${key}=${value}`));
+    const data = options.map(([key, value]) => `${key}=${value}`);
     await mount({ fsType: "erofs", source, target, flags: MS_RDONLY, data: data.join(",") });
   }
 }
@@ -52,10 +49,8 @@ export async function mountErofsLoops(request: ErofsMount): Promise<void> {
     // A layer may come twice in a chain, but a block device opens once for a mount.
     const loops: LoopDevice[] = [];
     for (const path of request.devicePaths) loops.push(scope.use(await attachLoop(path)));
-    const options = parameters(
-      { ...request, directIo: false },
-      loops.map((loop) => loop.path),
-    );
+    const devices = loops.map((loop) => loop.path);
+    const options = parameters(request, devices);
     await mountFrom(metadata.path, request.target, options);
   } finally {
     await scope[Symbol.asyncDispose]();

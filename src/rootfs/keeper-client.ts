@@ -61,7 +61,12 @@ export interface KeeperClientOptions {
   readonly readWaitMs: number;
   readonly onFetch: (layerId: string, range: ByteRange, wait: Wait) => Promise<FetchReply>;
   readonly onTouched?: (layerId: string, ranges: readonly ByteRange[]) => void;
+  /** Injected so that tests decide when a message arrives. */
+  readonly connect?: typeof connectControl;
 }
+
+/** `isOther`: another keeper process than the one before took over. */
+export type ConnectListener = (isOther: boolean) => Promise<void>;
 
 export class KeeperClient implements AsyncDisposable {
   readonly #options: KeeperClientOptions;
@@ -79,7 +84,7 @@ export class KeeperClient implements AsyncDisposable {
   #servedTrees = new Map<string, string>();
   readonly #connectWaiters = new Set<(connection: ControlConnection) => void>();
   readonly #deathWaiters = new Set<() => void>();
-  readonly #resetListeners = new Set<() => Promise<void>>();
+  readonly #connectListeners = new Set<ConnectListener>();
 
   /** Starts to connect at once. */
   constructor(options: KeeperClientOptions) {
@@ -112,10 +117,11 @@ export class KeeperClient implements AsyncDisposable {
     return this.#hello;
   }
 
-  /** Called after another keeper process took over and serves everything again. */
-  onReset(listener: () => Promise<void>): () => void {
-    this.#resetListeners.add(listener);
-    return () => this.#resetListeners.delete(listener);
+  /** Called now, if connected, and after every reconnect once everything wanted is served again. */
+  onConnected(listener: ConnectListener): () => void {
+    this.#connectListeners.add(listener);
+    if (this.isConnected) this.#tell(listener, false);
+    return () => this.#connectListeners.delete(listener);
   }
 
   async serveLayer(layer: ServedLayer, wait: Wait): Promise<void> {
@@ -225,7 +231,7 @@ export class KeeperClient implements AsyncDisposable {
       size: Math.ceil(layer.tarBytes / DEVICE_BLOCK_BYTES) * DEVICE_BLOCK_BYTES,
       tarBytes: layer.tarBytes,
       decodedPath: layer.decodedPath,
-      present: [...RangeSet.of(layer.present())].slice(0, RANGES_MAX),
+      present: presentIn(layer).slice(0, RANGES_MAX),
       readWaitMs: this.#options.readWaitMs,
     };
   }
@@ -271,11 +277,11 @@ export class KeeperClient implements AsyncDisposable {
   /** Never rejects. */
   async #run(): Promise<void> {
     const { signal } = this.#controller;
-    const { socketPath, clock, log } = this.#options;
+    const { socketPath, clock, log, connect = connectControl } = this.#options;
     let delayMs = RECONNECT_MS_MIN;
     while (!this.#isClosing()) {
       try {
-        const connection = await connectControl(socketPath, this.#handlers(), { signal });
+        const connection = await connect(socketPath, this.#handlers(), { signal });
         try {
           await this.#establish(connection);
           delayMs = RECONNECT_MS_MIN;
@@ -313,13 +319,14 @@ export class KeeperClient implements AsyncDisposable {
     if (connection.isClosed) return;
     this.#connection = connection;
     for (const waiter of [...this.#connectWaiters]) waiter(connection);
-    if (!isOther) return;
     // Not awaited: a listener's own calls may need the next connection.
-    for (const listener of this.#resetListeners) {
-      listener().catch((error: unknown) => {
-        log.error("mounts-not-restored", { err: error });
-      });
-    }
+    for (const listener of this.#connectListeners) this.#tell(listener, isOther);
+  }
+
+  #tell(listener: ConnectListener, isOther: boolean): void {
+    listener(isOther).catch((error: unknown) => {
+      if (!this.#isClosing()) this.#options.log.error("mounts-not-restored", { err: error });
+    });
   }
 
   /** Layers first: trees need them. A failure is told and left to the next mount of the chain. */
@@ -379,6 +386,13 @@ export class KeeperClient implements AsyncDisposable {
       },
     };
   }
+}
+
+/** Without the device's padding, which the keeper makes up. */
+function presentIn({ present, tarBytes }: ServedLayer): ByteRange[] {
+  const ranges = RangeSet.of(present());
+  ranges.remove({ start: tarBytes, end: Infinity });
+  return [...ranges];
 }
 
 function treeMessage(tree: ServedTree): object {

@@ -16,6 +16,7 @@ import { mountErofsFiles, mountErofsLoops } from "./erofs-mount.ts";
 import type { KeeperClient } from "./keeper-client.ts";
 import { readMountState, writeMountState } from "./mount-state.ts";
 import type { MountedChain, MountMode } from "./mount-state.ts";
+import { clearMounts, clearStaleMounts } from "./stale-mounts.ts";
 import {
   chainHealth,
   EROFS_FS_TYPE,
@@ -32,8 +33,8 @@ const OPERATIONS_WAITING_MAX = 4096;
 /** The kernel lets go of a data device a little after the mount that used it. */
 const BUSY_TRIES = 5;
 const BUSY_WAIT_MS = 20;
-/** Dead mounts stacked on one mountpoint that are cleared. */
-const STACKED_MOUNTS_MAX = 64;
+/** How often it is tried again to unmount what was in use when it was to go. */
+export const UNWANTED_RETRY_MS = 5_000;
 
 type Wait = Readonly<{ signal: AbortSignal }>;
 
@@ -65,7 +66,6 @@ export interface RootfsOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly context?: string | undefined;
-  readonly directIo?: boolean | undefined;
 }
 
 export interface MountedPath {
@@ -86,12 +86,15 @@ export class Rootfs implements AsyncDisposable {
   #layerNumbers = new Map<string, number>();
   /** As last given: what a remount after the keeper's death needs. */
   readonly #sources = new Map<string, ChainLayer>();
-  readonly #stopListening: () => void;
+  /** Chains that were released while somebody used them. */
+  readonly #unwanted = new Set<string>();
+  #stopListening: () => void = () => undefined;
+  readonly #life = new AbortController();
+  #cancelRetry: (() => void) | undefined;
 
   private constructor(options: RootfsOptions) {
     this.#options = options;
     this.#statePath = join(options.stateDir, "mounts.json");
-    this.#stopListening = options.keeper.onReset(() => this.#restore());
   }
 
   static async open(options: RootfsOptions): Promise<Rootfs> {
@@ -99,6 +102,7 @@ export class Rootfs implements AsyncDisposable {
     // The kernel's mount table names mountpoints without symbolic links.
     const rootfs = new Rootfs({ ...options, stateDir: await realpath(options.stateDir) });
     await rootfs.#load();
+    rootfs.#stopListening = options.keeper.onConnected((isOther) => rootfs.#tidy(isOther));
     return rootfs;
   }
 
@@ -137,6 +141,7 @@ export class Rootfs implements AsyncDisposable {
     const key = keyOf(chain.chainId, chain.target);
     await keeper.connected(wait);
     this.#adoptNumbers();
+    this.#unwanted.delete(key);
     const known = this.#chains.get(key);
     if (known !== undefined) {
       const health = await this.#health(known);
@@ -149,7 +154,7 @@ export class Rootfs implements AsyncDisposable {
     }
     const path = known?.path ?? chain.target ?? this.#freeChainPath();
     try {
-      await this.#clear(path);
+      await clearMounts(path);
       await this.#mountAt(chain, path, wait);
     } catch (error) {
       await this.#stopUnusedLayers(wait, new Set()).catch(() => undefined);
@@ -160,7 +165,7 @@ export class Rootfs implements AsyncDisposable {
   }
 
   async #mountAt(chain: ChainMount, path: string, wait: Wait): Promise<void> {
-    const { keeper, mode, context, directIo } = this.#options;
+    const { keeper, mode, context } = this.#options;
     await mkdir(path, { recursive: true, mode: 0o755 });
     await this.#serveLayers(chain.layers, mode, wait);
     const { chainId, metadataPath } = chain;
@@ -170,7 +175,7 @@ export class Rootfs implements AsyncDisposable {
       await keeper.serveTree(tree, wait);
     } else {
       const devicePaths = chain.layers.map((layer) => join(this.#layerPath(layer.layerId), "data"));
-      const request = { metadataPath, devicePaths, target: path, context, directIo };
+      const request = { metadataPath, devicePaths, target: path, context };
       await (mode === "erofs" ? mountErofsFiles(request) : mountErofsLoops(request));
     }
     const mounts = await readMountInfo();
@@ -243,32 +248,47 @@ export class Rootfs implements AsyncDisposable {
     return chainHealth(chain, await readMountInfo(), servedLayers, servedTrees);
   }
 
-  /** Lazily unmounts our own earlier mounts on the path; anything else there is refused. */
-  async #clear(path: string): Promise<void> {
-    for (let count = 0; count < STACKED_MOUNTS_MAX; count += 1) {
-      const mount = mountAt(await readMountInfo(), path);
-      if (mount === undefined) return;
-      if (mount.fsType !== EROFS_FS_TYPE && mount.fsType !== KEEPER_FS_TYPE) {
-        throw new DaemonError("failed-precondition", `${path} is a mountpoint of ${mount.fsType}`);
-      }
-      await unmount(path, { detach: true });
-    }
-    throw new DaemonError("failed-precondition", `${path}: too many stacked mounts`);
+  /** After a (re)connect: what was left half done, by a process that was killed or without one. */
+  async #tidy(isOtherKeeper: boolean): Promise<void> {
+    const wait = { signal: this.#life.signal };
+    await this.#turns.run(wait, async () => {
+      this.#adoptNumbers();
+      if (isOtherKeeper) await this.#restore(wait);
+      await this.#unmountUnwanted(wait);
+      await this.#stopUnknownTrees(wait);
+      await clearStaleMounts(this.#options.stateDir, (path) => this.#isKnown(path));
+    });
   }
 
   /** After another keeper took over: every chain again, over the layers that it serves now. */
-  async #restore(): Promise<void> {
-    const wait = { signal: new AbortController().signal };
-    await this.#turns.run(wait, async () => {
-      for (const [key, chain] of [...this.#chains]) {
-        try {
-          if (chain.mode === "fuse") await this.#adoptTree(key, chain);
-          else await this.#remount(chain, wait);
-        } catch (error) {
-          this.#options.log.error("chain-not-restored", { chainId: chain.chainId, err: error });
-        }
+  async #restore(wait: Wait): Promise<void> {
+    for (const [key, chain] of [...this.#chains]) {
+      try {
+        if (chain.mode === "fuse") await this.#adoptTree(key, chain);
+        else await this.#remount(chain, wait);
+      } catch (error) {
+        this.#options.log.error("chain-not-restored", { chainId: chain.chainId, err: error });
       }
-    });
+    }
+  }
+
+  #isKnown(path: string): boolean {
+    const { stateDir, keeper } = this.#options;
+    const isServed = [...keeper.servedLayers.values(), ...keeper.servedTrees.values()];
+    const layers = [...this.#layerNumbers.values()].map((at) => join(stateDir, "l", String(at)));
+    const chains = [...this.#chains.values()].map((chain) => chain.path);
+    return [...isServed, ...layers, ...chains].includes(path);
+  }
+
+  /** Of a chain that was mounted and not recorded. */
+  async #stopUnknownTrees(wait: Wait): Promise<void> {
+    const { keeper, stateDir } = this.#options;
+    const known = new Set([...this.#chains.values()].map((chain) => chain.path));
+    for (const [treeId, path] of [...keeper.servedTrees]) {
+      if (path.startsWith(`${stateDir}/c/`) && !known.has(path)) {
+        await keeper.stopTree(treeId, wait);
+      }
+    }
   }
 
   /** The keeper's client has had the tree served again at the same place. */
@@ -286,13 +306,13 @@ export class Rootfs implements AsyncDisposable {
     const isOwn = chain.path.startsWith(`${this.#options.stateDir}/c/`);
     const target = isOwn ? undefined : chain.path;
     this.#options.log.warn("chain-mount-replaced", { chainId: chain.chainId, path: chain.path });
-    await this.#clear(chain.path);
+    await clearMounts(chain.path);
     await this.#mountAt({ ...chain, layers, target }, chain.path, wait);
   }
 
   /**
    * Unmounts a chain and those of its layers that no other chain holds. False when somebody uses
-   * it: then it stays.
+   * it: then it stays for the time being.
    */
   async releaseChain(
     chainId: string,
@@ -303,9 +323,34 @@ export class Rootfs implements AsyncDisposable {
       const chain = this.#chains.get(key);
       if (chain === undefined) return true;
       const isReleased = await this.#unmountChain(key, chain, { ...options, force: false });
+      if (!isReleased) this.#unwanted.add(key);
       const layerIds = chain.layers.map((layer) => layer.layerId);
       await this.#stopUnusedLayers(options, new Set(layerIds));
       return isReleased;
+    });
+  }
+
+  async #unmountUnwanted(wait: Wait): Promise<void> {
+    for (const key of [...this.#unwanted]) {
+      const chain = this.#chains.get(key);
+      const isGone =
+        chain === undefined || (await this.#unmountChain(key, chain, { ...wait, force: false }));
+      if (isGone) this.#unwanted.delete(key);
+    }
+    await this.#stopUnusedLayers(wait, new Set());
+  }
+
+  /** What is in use now is not for ever: a container's last mount goes a little after it. */
+  #retryLater(): void {
+    if (this.#cancelRetry !== undefined || this.#life.signal.aborted) return;
+    this.#cancelRetry = this.#options.clock.timer(UNWANTED_RETRY_MS, () => {
+      this.#cancelRetry = undefined;
+      const wait = { signal: this.#life.signal };
+      this.#turns
+        .run(wait, () => this.#unmountUnwanted(wait))
+        .catch((error: unknown) => {
+          if (!wait.signal.aborted) this.#options.log.warn("mounts-not-released", { err: error });
+        });
     });
   }
 
@@ -328,8 +373,12 @@ export class Rootfs implements AsyncDisposable {
   ): Promise<boolean> {
     const { keeper, log } = this.#options;
     const mounts = await readMountInfo();
+    const tellInUse = (by: string): void => {
+      const isKnown = this.#unwanted.has(key);
+      if (!isKnown) log.info("chain-in-use", { chainId: chain.chainId, path: chain.path, by });
+    };
     if (!options.force && isOverlayLower(overlayLowers(mounts), chain.path)) {
-      log.info("chain-in-use", { chainId: chain.chainId, path: chain.path, by: "overlay" });
+      tellInUse("overlay");
       return false;
     }
     if (isOurs(mountAt(mounts, chain.path), chain)) {
@@ -339,7 +388,7 @@ export class Rootfs implements AsyncDisposable {
         } else await unmount(chain.path, { detach: options.force });
       } catch (error) {
         if (nativeErrno(error) !== "EBUSY") throw error;
-        log.info("chain-in-use", { chainId: chain.chainId, path: chain.path, by: "open files" });
+        tellInUse("open files");
         return false;
       }
     }
@@ -352,24 +401,26 @@ export class Rootfs implements AsyncDisposable {
 
   /**
    * Stops layers that no chain holds. A running container's overlay pins the chain's file system,
-   * and that pins the data devices: the keeper answers "in use" and the layer is tried again at the
-   * next release. `recent` ones get a moment: the kernel lets go of them with a delay.
+   * and that pins the data devices: the keeper answers "in use" and the layer is tried again
+   * later. `recent` ones get a moment: the kernel lets go of them with a delay.
    */
   async #stopUnusedLayers(wait: Wait, recent: ReadonlySet<string>): Promise<void> {
     const held = new Set(
       [...this.#chains.values()].flatMap((chain) => chain.layers.map((layer) => layer.layerId)),
     );
     const unused = [...this.#layerNumbers.keys()].filter((layerId) => !held.has(layerId));
+    if (this.#unwanted.size > 0) this.#retryLater();
     if (unused.length === 0 || !this.#options.keeper.isConnected) return;
     const stops = unused.map(async (layerId) => {
       if (!(await this.#stopLayer(layerId, recent.has(layerId) ? BUSY_TRIES : 1, wait))) return;
       const path = this.#layerPath(layerId);
-      await this.#clear(path); // left by a keeper that died
+      await clearMounts(path); // left by a keeper that died
       await rmdir(path).catch(() => undefined);
       this.#layerNumbers.delete(layerId);
       this.#sources.delete(layerId);
     });
     await Promise.all(stops);
+    if (unused.some((layerId) => this.#layerNumbers.has(layerId))) this.#retryLater();
     await this.#save();
   }
 
@@ -399,6 +450,8 @@ export class Rootfs implements AsyncDisposable {
   /** Leaves all mounts as they are. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopListening();
+    this.#cancelRetry?.();
+    this.#life.abort(new DaemonError("canceled", "the mounts are left as they are"));
     const signal = new AbortController().signal;
     const release = await this.#turns.acquire({ signal });
     release();

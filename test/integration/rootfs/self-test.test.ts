@@ -8,7 +8,7 @@ import { silentLogger } from "../../../src/base/log.ts";
 import { readMountInfo } from "../../../src/base/mountinfo.ts";
 import { mount, unmount } from "../../../src/base/native.ts";
 import { selfTest } from "../../../src/rootfs/index.ts";
-import type { SelfTestVerdict } from "../../../src/rootfs/index.ts";
+import type { MountMode, SelfTestVerdict } from "../../../src/rootfs/index.ts";
 import { missingForFuse, never } from "../../support/fuse/keeper-fixture.ts";
 
 describe("self-test", () => {
@@ -30,11 +30,11 @@ describe("self-test", () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  async function test(scratchDir: string): Promise<SelfTestVerdict> {
+  async function test(scratchDir: string, forced?: MountMode): Promise<SelfTestVerdict> {
     const stateDir = join(folder, "state");
     await mkdir(stateDir, { recursive: true });
     const options = { clock: systemClock, log: silentLogger, signal: never };
-    return selfTest({ stateDir, scratchDir, ...options });
+    return selfTest({ stateDir, scratchDir, forced, ...options });
   }
 
   it("picks erofs mode here, remembers it and leaves nothing behind", async () => {
@@ -52,6 +52,16 @@ describe("self-test", () => {
     assert.ok(!mounts.some((one) => one.mountpoint.startsWith(folder)));
   });
 
+  it("tries a mode that is forced, and says so", async () => {
+    const verdict = await test(folder, "loop");
+    assert.deepEqual(verdict, {
+      mode: "loop",
+      reason: "forced by the configuration; its self-test passed",
+    });
+    assert.equal((await test(folder)).mode, "erofs");
+    assert.equal((await test(folder, "fuse")).mode, "fuse");
+  });
+
   it("falls back to loop mode, saying why, where metadata cannot be mounted from a file", async () => {
     const scratch = join(folder, "tmpfs");
     await mkdir(scratch);
@@ -60,6 +70,10 @@ describe("self-test", () => {
       const verdict = await test(scratch);
       assert.equal(verdict.mode, "loop");
       assert.match(verdict.reason, /erofs mode: .*ENOTBLK/);
+      await assert.rejects(test(scratch, "erofs"), (error: Error) => {
+        assert.match(error.message, /mode "auto" would avoid it: .*erofs mode: .*ENOTBLK/);
+        return true;
+      });
     } finally {
       await unmount(scratch, { detach: false });
     }

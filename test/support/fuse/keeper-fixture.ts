@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "../../../src/base/clock.ts";
 import { silentLogger } from "../../../src/base/log.ts";
+import type { LogLevel } from "../../../src/base/log.ts";
 import { readMountInfo } from "../../../src/base/mountinfo.ts";
 import { unmount } from "../../../src/base/native.ts";
 import { Scope } from "../../../src/base/scope.ts";
@@ -77,15 +78,18 @@ export class KeeperFixture implements AsyncDisposable {
   readonly socketPath: string;
   readonly scope = new Scope();
   keeper: ChildProcess | undefined;
+  readonly #logLevel: LogLevel;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, logLevel: LogLevel) {
     this.folder = folder;
+    this.#logLevel = logLevel;
     this.stateDir = join(folder, "s");
     this.socketPath = join(folder, "keeper.sock");
   }
 
-  static async start(): Promise<KeeperFixture> {
-    const fixture = new KeeperFixture(await mkdtemp(join(tmpdir(), "faasnet-k-")));
+  static async start(options: { readonly logLevel?: LogLevel } = {}): Promise<KeeperFixture> {
+    const { logLevel = "warn" } = options;
+    const fixture = new KeeperFixture(await mkdtemp(join(tmpdir(), "faasnet-k-")), logLevel);
     fixture.scope.defer(() => fixture.#cleanUp());
     fixture.startKeeper();
     return fixture;
@@ -93,7 +97,7 @@ export class KeeperFixture implements AsyncDisposable {
 
   startKeeper(): ChildProcess {
     const args = [KEEPER_PROGRAM, "--socket", this.socketPath, "--state", this.folder];
-    const keeper = spawn(process.execPath, [...args, "--log-level", "warn"], {
+    const keeper = spawn(process.execPath, [...args, "--log-level", this.#logLevel], {
       stdio: ["ignore", "ignore", "inherit"],
       env: { ...process.env, UV_THREADPOOL_SIZE: "16" },
     });

@@ -96,8 +96,8 @@ describe("KeeperClient", () => {
   it("serves layers, then trees, again with what is present then, and tells of the change", async () => {
     const present = RangeSet.of([{ start: 0, end: 100 }]);
     let resets = 0;
-    client.onReset(() => {
-      resets += 1;
+    client.onConnected((isOther) => {
+      if (isOther) resets += 1;
       return Promise.resolve();
     });
     await keeper("one");
