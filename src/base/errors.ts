@@ -68,6 +68,7 @@ export function isErrorCode(value: unknown): value is ErrorCode {
 /** The code of any thrown value: ours, an aborted signal's, else `internal`. */
 export function errorCode(error: unknown): ErrorCode {
   if (error instanceof DaemonError) return error.code;
+  if (isDiskFull(error)) return "resource-exhausted";
   if (error instanceof Error && error.name === "AbortError") return "canceled";
   if (error instanceof Error && error.name === "TimeoutError") return "deadline-exceeded";
   return "internal";
@@ -105,6 +106,17 @@ function messageOf(error: unknown, depth: number): string {
 export function systemErrorName(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
+}
+
+/** Whether the error, or what caused it, is a file system without room (or quota). */
+export function isDiskFull(error: unknown): boolean {
+  let cause = error;
+  for (let depth = 0; depth < CAUSE_DEPTH_MAX && cause instanceof Error; depth += 1) {
+    const name = systemErrorName(cause);
+    if (name === "ENOSPC" || name === "EDQUOT") return true;
+    cause = cause.cause;
+  }
+  return false;
 }
 
 /** Wraps a thrown value in a DaemonError that says what was being done; keeps its code. */

@@ -52,6 +52,18 @@ export async function readMountInfo(): Promise<MountInfo[]> {
   return parseMountInfo(await readFile("/proc/self/mountinfo", "utf8"));
 }
 
+/** The mount that an absolute path lies on, by its name alone: links are not followed. */
+export function mountHolding(mounts: readonly MountInfo[], path: string): MountInfo | undefined {
+  const holds = ({ mountpoint }: MountInfo): boolean =>
+    mountpoint === "/" || path === mountpoint || path.startsWith(`${mountpoint}/`);
+  let found: MountInfo | undefined;
+  for (const mount of mounts) {
+    const isDeeper = mount.mountpoint.length >= (found?.mountpoint.length ?? 0);
+    if (holds(mount) && isDeeper) found = mount;
+  }
+  return found;
+}
+
 /** The mount that a path lookup of the mountpoint itself ends in, or undefined. */
 export function mountAt(mounts: readonly MountInfo[], mountpoint: string): MountInfo | undefined {
   return mounts.findLast((mount) => mount.mountpoint === mountpoint);

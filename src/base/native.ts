@@ -121,9 +121,6 @@ export function nativeErrno(error: unknown): string | undefined {
 
 /** Source: linux/mount.h */
 export const MS_RDONLY = 1;
-export const MS_NOSUID = 2;
-export const MS_NODEV = 4;
-export const MS_BIND = 4096;
 const MNT_DETACH = 2;
 
 /** The kernel copies at most one page of mount(2) options, with their closing zero. */
@@ -186,8 +183,8 @@ export interface FsMountCall {
   readonly fsType: string;
   readonly source: string;
   readonly target: string;
-  /** In order; a key may come several times (`device`). An undefined value is a flag. */
-  readonly parameters: readonly (readonly [key: string, value: string | undefined])[];
+  /** In order; a key may come several times (`device`). */
+  readonly parameters: readonly (readonly [key: string, value: string])[];
 }
 
 /**
@@ -216,9 +213,7 @@ export async function mountReadOnly(call: FsMountCall): Promise<void> {
     };
     await configure(FSCONFIG_SET_STRING, "source", call.source);
     await configure(FSCONFIG_SET_FLAG, "ro");
-    for (const [key, value] of call.parameters) {
-      await configure(value === undefined ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, key, value);
-    }
+    for (const [key, value] of call.parameters) await configure(FSCONFIG_SET_STRING, key, value);
     await configure(FSCONFIG_CMD_CREATE);
     const made = await calls.fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
     if (made.result < 0) throw syscallError("fsmount", call.target, made.errno);

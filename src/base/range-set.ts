@@ -17,17 +17,6 @@ export class RangeSet {
     return set;
   }
 
-  /** Number of disjoint ranges. */
-  get size(): number {
-    return this.#bounds.length / 2;
-  }
-
-  get totalBytes(): number {
-    let total = 0;
-    for (const range of this) total += range.end - range.start;
-    return total;
-  }
-
   /** Index of the first bound greater than `offset`. */
   #upperBound(offset: number): number {
     let low = 0;

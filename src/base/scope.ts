@@ -24,10 +24,6 @@ export class Scope implements AsyncDisposable {
     this.#cleanups.push(cleanup);
   }
 
-  get isDisposed(): boolean {
-    return this.#disposed !== undefined;
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed ??= this.#run();
     await this.#disposed;

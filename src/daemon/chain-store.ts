@@ -3,6 +3,7 @@ import { readdir, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { DaemonError, systemErrorName } from "../base/errors.ts";
 import { SingleFlight } from "../base/single-flight.ts";
+import { chainIds } from "../oci/index.ts";
 import type { ChainId } from "../oci/index.ts";
 import { runJob } from "./child-job.ts";
 import type { ImageStore, LayerRecord } from "./image-store.ts";
@@ -42,6 +43,23 @@ export class ChainStore {
 
   /** Path of the chain's merged EROFS metadata; made when missing, by one job for all callers. */
   async metadata(chainId: ChainId, options: { readonly signal: AbortSignal }): Promise<string> {
+    return this.#metadata(chainId, () => this.layersOf(chainId), options);
+  }
+
+  /** Makes the metadata of all these layers, whether or not an image that has them is recorded. */
+  async merge(
+    layers: readonly LayerRecord[],
+    options: { readonly signal: AbortSignal },
+  ): Promise<void> {
+    const chainId = chainIds(layers.map(({ diffId }) => diffId)).at(-1);
+    if (chainId !== undefined) await this.#metadata(chainId, () => layers, options);
+  }
+
+  async #metadata(
+    chainId: ChainId,
+    layers: () => readonly LayerRecord[],
+    options: { readonly signal: AbortSignal },
+  ): Promise<string> {
     const path = chainMetadataPath(this.#paths, chainId);
     if (await isFile(path)) return path;
     return this.#merges.run(
@@ -49,7 +67,7 @@ export class ChainStore {
       async () => {
         const job: MergeJob = {
           kind: "merge",
-          mapPaths: this.layersOf(chainId).map(({ diffId }) => layerMapPath(this.#paths, diffId)),
+          mapPaths: layers().map(({ diffId }) => layerMapPath(this.#paths, diffId)),
           target: path,
         };
         await runJob(job, { signal: this.#stop });

@@ -7,8 +7,8 @@ import { fileURLToPath } from "node:url";
 import { abortReason, throwIfAborted } from "../base/abort.ts";
 import { DaemonError, errorCode, errorMessage, isErrorCode } from "../base/errors.ts";
 
-/** V8's limits for a job: 200,000 entries need about 80 MB of objects. */
-const JOB_NODE_OPTIONS = ["--max-old-space-size=1024"];
+/** V8's limit for a job: a layer or chain of a million entries needs 0.8 GB. */
+const JOB_NODE_OPTIONS = ["--max-old-space-size=2048"];
 
 export type JobMessage =
   | { readonly kind: "progress"; readonly done: number }
@@ -20,7 +20,7 @@ export interface RunJobOptions {
   readonly onProgress?: (done: number) => void;
 }
 
-/** The caller parses the result. An abort kills the process; what it left is removed by a retry. */
+/** The caller parses the result. An abort kills the process, and is answered when it is gone. */
 export async function runJob(job: object, options: RunJobOptions): Promise<unknown> {
   throwIfAborted(options.signal);
   const entry = fileURLToPath(new URL("./job-process.js", import.meta.url));
@@ -32,7 +32,6 @@ export async function runJob(job: object, options: RunJobOptions): Promise<unkno
   return new Promise<unknown>((resolve, reject) => {
     const onAbort = (): void => {
       child.kill("SIGKILL");
-      reject(abortReason(options.signal));
     };
     const settle = (action: () => void): void => {
       options.signal.removeEventListener("abort", onAbort);
@@ -58,7 +57,10 @@ export async function runJob(job: object, options: RunJobOptions): Promise<unkno
     });
     child.once("exit", (code, killedBy) => {
       settle(() => {
-        reject(new DaemonError("internal", `job process ended early (${killedBy ?? code ?? -1})`));
+        const early = `job process ended early (${killedBy ?? code ?? -1})`;
+        reject(
+          options.signal.aborted ? abortReason(options.signal) : new DaemonError("internal", early),
+        );
       });
     });
     child.send(job);

@@ -7,6 +7,7 @@ import { release } from "node:os";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import { punchHole } from "../base/native.ts";
+import { ProcessLock } from "../base/process-lock.ts";
 import type { Random } from "../base/random.ts";
 import { Scope } from "../base/scope.ts";
 import {
@@ -24,15 +25,16 @@ import { BackgroundFill } from "./background-fill.ts";
 import { ChainStore } from "./chain-store.ts";
 import type { Config } from "./config.ts";
 import { ImageEnsurer } from "./ensure-image.ts";
+import { FreeSpaceWatch } from "./free-space-watch.ts";
 import { registryOptions } from "./environment.ts";
 import { StoredImageResolver } from "./image-resolver.ts";
 import { ImageService } from "./image-service.ts";
 import { ImageSources } from "./image-sources.ts";
 import { ImageStore } from "./image-store.ts";
+import { removeUnfinished } from "./json-file.ts";
 import { LayerStore } from "./layer-store.ts";
 import { rootPaths, statePaths } from "./paths.ts";
 import type { RootPaths } from "./paths.ts";
-import { ProcessLock } from "./process-lock.ts";
 
 /** The keeper answers EIO a little after the image service should have, which knows the reason. */
 const KEEPER_EXTRA_WAIT_MS = 5_000;
@@ -85,6 +87,8 @@ async function compose(
   const paths = rootPaths(config.root);
   await makeFolders(paths);
   scope.use(await ProcessLock.acquire(config.root, "root"));
+  await removeUnfinished(config.root, /^self-test-.*\.erofs$/);
+  await removeUnfinished(config.state, /\.json\.new$/);
   const verdict = await chooseMode(config, deps, signal);
   await checkGzip(log);
   log.info("mode-chosen", { ...verdict, kernel: release() });
@@ -104,12 +108,17 @@ async function compose(
     (request, wait) => resolveImage.resolve(request, wait),
     layers,
     log,
-    { builders: config.maps.builders, stop: stop.signal },
+    {
+      builders: config.maps.builders,
+      merge: (wanted, wait) => chains.merge(wanted, wait),
+      stop: stop.signal,
+    },
   );
   const rootfs = scope.use(
     await Rootfs.open({ stateDir: config.state, keeper, mode: verdict.mode, clock, log }),
   );
   const background = openBackground(building, { cache, resolver, layers });
+  scope.use(new FreeSpaceWatch(cache, { clock, log }));
   scope.defer(() => {
     stop.abort();
   });
@@ -213,9 +222,8 @@ async function chooseMode(
   signal: AbortSignal,
 ): Promise<SelfTestVerdict> {
   const { mode } = config.mount;
-  if (mode !== "auto") return { mode, reason: "forced by the configuration" };
-  const stateDir = config.state;
-  return selfTest({ stateDir, scratchDir: config.root, clock, log, signal });
+  const forced = mode === "auto" ? undefined : mode;
+  return selfTest({ stateDir: config.state, scratchDir: config.root, forced, clock, log, signal });
 }
 
 async function openCache(

@@ -40,7 +40,6 @@ rate_bytes_per_second = 52428800
 hosts_dir = "/etc/containerd/certs.d"
 # Folder of docker's config.json. Empty: $DOCKER_CONFIG, else ~/.docker.
 docker_config_dir = ""
-connections_per_host = 16
 # Registries with a port ("registry.example:5000") that are tried when a client passes no image
 # name: containerd's label keeps the host but not the port.
 known_hosts = []

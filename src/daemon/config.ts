@@ -53,7 +53,6 @@ const configSchema = z.strictObject({
     .strictObject({
       hostsDir: absolutePath.default("/etc/containerd/certs.d"),
       dockerConfigDir: z.union([z.literal(""), absolutePath]).default(""),
-      connectionsPerHost: count(256).default(16),
       /** Registries with a port that containerd's label cannot name (its port is lost there). */
       knownHosts: z.array(z.string()).max(64).default([]),
     })

@@ -7,24 +7,26 @@ import { join } from "node:path";
 import { z } from "zod";
 import { raceAbort, untilAborted } from "../base/abort.ts";
 import { systemClock } from "../base/clock.ts";
-import { errorMessage } from "../base/errors.ts";
+import { errorMessage, systemErrorName } from "../base/errors.ts";
 import { createLogger } from "../base/log.ts";
 import type { Logger } from "../base/log.ts";
+import { ProcessLock } from "../base/process-lock.ts";
 import { Scope } from "../base/scope.ts";
 import { connectControl } from "../control/index.ts";
 import type { ControlConnection } from "../control/index.ts";
 import { ContainerdClient, Snapshotter, SnapshotterServer } from "../snapshotter/index.ts";
 import type { Config } from "./config.ts";
 import { ImageClient } from "./image-client.ts";
-import { writeJsonFile } from "./json-file.ts";
+import { removeUnfinished, writeJsonFile } from "./json-file.ts";
 import { statePaths } from "./paths.ts";
-import { ProcessLock } from "./process-lock.ts";
 import { RoleClient } from "./role-client.ts";
 import { imageServiceRole, keeperRole } from "./roles.ts";
 import { RoleSupervisor } from "./supervisor.ts";
 
 /** A stop that takes longer leaves the rest to the next start. */
 const STOP_MS_MAX = 15_000;
+/** A stop waits this long for a role that is being started again. */
+const ROLES_BACK_MS_MAX = 5_000;
 /** Then an image service that was told to make room is killed. */
 const REPLACE_MS_MAX = 5_000;
 
@@ -60,6 +62,7 @@ async function start(
   await mkdir(config.root, { recursive: true, mode: 0o711 });
   await mkdir(config.state, { recursive: true, mode: 0o711 });
   scope.use(await ProcessLock.acquire(config.state, "daemon"));
+  await removeUnfinished(config.state, /^config\.json\..*\.tmp$/);
   const configFile = join(config.state, "config.json");
   await writeJsonFile(configFile, config);
   const keeper = new RoleSupervisor(keeperRole(config), systemClock, log);
@@ -112,15 +115,28 @@ async function replaceImageService(
     if (signal.aborted) throw error;
     return; // nobody there
   }
-  const hello = await connection.call("Image.Hello", {}, { signal });
-  const { pid } = helloSchema.parse(hello);
+  let pid: number;
+  try {
+    ({ pid } = helloSchema.parse(await connection.call("Image.Hello", {}, { signal })));
+  } catch (error) {
+    if (connection.isClosed && !signal.aborted) return; // it died just now
+    throw error;
+  }
   log.info("image-service-replaced", { pid });
-  process.kill(pid, "SIGTERM");
+  sendSignal(pid, "SIGTERM");
   const cancelKill = systemClock.timer(REPLACE_MS_MAX, () => {
-    process.kill(pid, "SIGKILL");
+    sendSignal(pid, "SIGKILL");
   });
   await raceAbort(connection.closed, signal);
   cancelKill();
+}
+
+function sendSignal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if (systemErrorName(error) !== "ESRCH") throw error; // it has ended meanwhile
+  }
 }
 
 async function stopRoles(
@@ -128,7 +144,10 @@ async function stopRoles(
   roles: { readonly keeper: RoleSupervisor; readonly imageService: RoleSupervisor },
   log: Logger,
 ): Promise<void> {
-  // First, or their end would look like a crash.
+  // One that has died just now is started again first: only it knows what is to be unmounted.
+  const back = { signal: AbortSignal.timeout(ROLES_BACK_MS_MAX) };
+  await Promise.allSettled([roles.keeper.reached(back), roles.imageService.reached(back)]);
+  // Before the call, or their end would look like a crash.
   roles.keeper.stopWatching();
   roles.imageService.stopWatching();
   try {

@@ -45,6 +45,8 @@ export type ImageResolver = (
 
 export interface LayerMapMaker {
   has(diffId: DiffId): boolean;
+  /** Reads these layers' maps to their ends; damaged ones are removed, and it answers true. */
+  forgetDamaged(layers: readonly LayerRecord[]): Promise<boolean>;
   /** `onProgress` is told the blob bytes read so far. */
   make(
     layer: LayerRecord,
@@ -56,6 +58,12 @@ export interface LayerMapMaker {
   ): Promise<void>;
 }
 
+/** Makes the metadata of the chain of all these layers, which have maps. */
+export type ChainMerger = (
+  layers: readonly LayerRecord[],
+  options: { readonly signal: AbortSignal },
+) => Promise<void>;
+
 type ProgressListener = (progress: EnsureProgress) => void;
 
 export class ImageEnsurer {
@@ -63,6 +71,7 @@ export class ImageEnsurer {
   readonly #resolve: ImageResolver;
   readonly #maker: LayerMapMaker;
   readonly #log: Logger;
+  readonly #merge: ChainMerger;
   readonly #stop: AbortSignal;
   readonly #builders: Semaphore;
   readonly #images = new SharedWork<string, EnsureProgress, ImageRecord>();
@@ -73,12 +82,17 @@ export class ImageEnsurer {
     resolve: ImageResolver,
     maker: LayerMapMaker,
     log: Logger,
-    options: { readonly builders: number; readonly stop: AbortSignal },
+    options: {
+      readonly builders: number;
+      readonly merge: ChainMerger;
+      readonly stop: AbortSignal;
+    },
   ) {
     this.#store = store;
     this.#resolve = resolve;
     this.#maker = maker;
     this.#log = log;
+    this.#merge = options.merge;
     this.#stop = options.stop;
     this.#builders = new Semaphore(options.builders, { queueMax: BUILD_QUEUE_MAX });
   }
@@ -95,15 +109,36 @@ export class ImageEnsurer {
     return this.#images.run(key, (report) => this.#work(request, report), options);
   }
 
-  /** Makes the maps that these layers of a recorded image have lost. */
+  /** Makes the maps that these layers of a recorded image have lost, and the chain's metadata. */
   async remakeMaps(
     layers: readonly LayerRecord[],
     options: { readonly signal: AbortSignal },
   ): Promise<void> {
-    for (const layer of layers) {
-      if (this.#maker.has(layer.diffId)) continue;
-      const sources = this.#store.sourcesOf(layer.blobDigest);
-      await this.#makeMap(layer, sources, options.signal, () => undefined);
+    const { signal } = options;
+    const remake = async (): Promise<void> => {
+      for (const layer of layers) {
+        if (this.#maker.has(layer.diffId)) continue;
+        const sources = this.#store.sourcesOf(layer.blobDigest);
+        await this.#makeMap(layer, sources, signal, () => undefined);
+      }
+    };
+    await remake();
+    await this.#mergeSound(layers, remake, signal);
+  }
+
+  /** A map's metadata is only read for this: where the disk has changed it, it shows here. */
+  async #mergeSound(
+    layers: readonly LayerRecord[],
+    remake: () => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    try {
+      await this.#merge(layers, { signal });
+    } catch (error) {
+      throwIfAborted(signal);
+      if (!(await this.#maker.forgetDamaged(layers))) throw error;
+      await remake();
+      await this.#merge(layers, { signal });
     }
   }
 
@@ -113,6 +148,8 @@ export class ImageEnsurer {
     const image = await this.#resolve(request, { signal });
     checkHoldsChain(image, request.chainId);
     await this.#makeMaps(image, report);
+    // Whatever speaks against a mount must do so before the claim.
+    await this.#mergeSound(image.layers, () => this.#makeMaps(image, report), signal);
     throwIfAborted(signal);
     await this.#store.add(image);
     this.#log.info("image-ensured", {

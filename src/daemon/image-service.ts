@@ -11,7 +11,7 @@ import { FETCH_PRIORITY } from "../block/index.ts";
 import type { BlockResolver } from "../block/index.ts";
 import { fillLayers } from "../cache/index.ts";
 import type { CachedLayer, DiskCache, FillProgress, FillResult } from "../cache/index.ts";
-import { chainIds, digestHex, parseDiffId } from "../oci/index.ts";
+import { digestHex, parseDiffId } from "../oci/index.ts";
 import type { ChainId, Digest } from "../oci/index.ts";
 import type { FetchReply, KeeperClient, MountedPath, Rootfs } from "../rootfs/index.ts";
 import type { BackgroundFill } from "./background-fill.ts";
@@ -72,18 +72,7 @@ export class ImageService {
     options: SignalOption & { readonly onProgress?: (progress: EnsureProgress) => void },
   ): Promise<{ readonly image: ImageRecord; readonly layers: readonly EnsuredLayer[] }> {
     const image = await this.parts.ensurer.ensure(request, options);
-    this.#mergeAhead(image);
     return { image, layers: await this.#describe(image.layers) };
-  }
-
-  /** The mount that follows needs the top chain's metadata: start on it now. */
-  #mergeAhead(image: ImageRecord): void {
-    const top = chainIds(image.layers.map((layer) => layer.diffId)).at(-1);
-    if (top === undefined) return;
-    const signal = new AbortController().signal;
-    this.parts.chains.metadata(top, { signal }).catch((error: unknown) => {
-      this.parts.log.warn("chain-not-merged", { chainId: top, err: error });
-    });
   }
 
   /** The chain's layers when all of them have maps, else undefined. Asks nobody. */

@@ -8,17 +8,11 @@ import { loadConfig } from "./config.ts";
 import type { Config, ModeSetting } from "./config.ts";
 import type { MountOptions, MountSummary } from "./mount-command.ts";
 
-export {
-  DEFAULT_CONFIG_FILE,
-  DEFAULT_ROOT,
-  DEFAULT_STATE,
-  loadConfig,
-  MODE_SETTINGS,
-} from "./config.ts";
-export type { Config, ConfigOverrides, LoadConfigOptions, ModeSetting } from "./config.ts";
+export { loadConfig, MODE_SETTINGS } from "./config.ts";
+export type { Config, ConfigOverrides, ModeSetting } from "./config.ts";
 export type { EnsureProgress } from "./ensure-image.ts";
 export { statePaths } from "./paths.ts";
-export type { MountedImage, MountOptions, MountSummary } from "./mount-command.ts";
+export type { MountOptions, MountSummary } from "./mount-command.ts";
 
 export async function runDaemon(
   config: Config,

@@ -1,9 +1,10 @@
 /** The entry of a job process: one job, then it exits and gives its memory back. */
-import { mkdir, open, rename } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { systemClock } from "../base/clock.ts";
-import { DaemonError, errorCode, withContext } from "../base/errors.ts";
+import { DaemonError, errorCode, isDiskFull, withContext } from "../base/errors.ts";
 import { createLogger } from "../base/log.ts";
+import { mountHolding, readMountInfo } from "../base/mountinfo.ts";
 import { systemRandom } from "../base/random.ts";
 import { openFill } from "../cache/index.ts";
 import { ErofsReader } from "../erofs/index.ts";
@@ -12,7 +13,7 @@ import { parseDiffId, parseDigest } from "../oci/index.ts";
 import { openImageSource, RegistryPool } from "../registry/index.ts";
 import { serveJob } from "./child-job.ts";
 import type { Job, LayerJob, LayerJobResult, MergeJob } from "./job-types.ts";
-import { syncFolder } from "./json-file.ts";
+import { writeNewFile } from "./json-file.ts";
 
 type Progress = (done: number) => void;
 
@@ -33,7 +34,7 @@ async function runLayerJob(job: LayerJob, progress: Progress): Promise<LayerJobR
       return { source, keptBytes: await makeFrom(source, job, registries, progress) };
     } catch (error) {
       failure = withContext(error, `from ${source}`);
-      if (!mayHaveOtherSource(error)) throw error;
+      if (isDiskFull(error) || !mayHaveOtherSource(error)) throw error;
       log.warn("map-source-failed", { source, err: error });
     }
   }
@@ -81,20 +82,24 @@ async function runMergeJob(job: MergeJob): Promise<object> {
   }
   const merged = mergeLayers(readers);
   await mkdir(dirname(job.target), { recursive: true, mode: 0o700 });
-  const temporary = `${job.target}.${process.pid}.tmp`;
-  const file = await open(temporary, "w", 0o600);
-  try {
-    await file.writeFile(merged);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, job.target);
-  await syncFolder(dirname(job.target));
+  await writeNewFile(job.target, merged);
   return {};
+}
+
+/** A full disk is for somebody to clear: says which. */
+async function nameFullDisk(error: unknown, path: string): Promise<unknown> {
+  if (!isDiskFull(error)) return error;
+  const mount = mountHolding(await readMountInfo(), path);
+  const which =
+    mount === undefined ? "" : ` ${mount.source} (${mount.fsType}) at ${mount.mountpoint}`;
+  return withContext(error, `the file system${which} is full`);
 }
 
 serveJob(async (message, progress) => {
   const job = message as Job; // our own parent on the other end
-  return job.kind === "layer" ? runLayerJob(job, progress) : runMergeJob(job);
+  try {
+    return await (job.kind === "layer" ? runLayerJob(job, progress) : runMergeJob(job));
+  } catch (error) {
+    throw await nameFullDisk(error, job.kind === "layer" ? job.mapPath : job.target);
+  }
 });

@@ -2,14 +2,14 @@
  * The layers of this node: which have a map, and those that are open: map, cached blocks and the
  * read path joined. A layer is opened when it is first mounted or read, and stays open.
  */
-import { readdir, stat, unlink } from "node:fs/promises";
+import { readdir, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { systemErrorName } from "../base/errors.ts";
+import { errorCode, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { SingleFlight } from "../base/single-flight.ts";
 import type { BlockLayer, BlockResolver } from "../block/index.ts";
 import type { CachedLayer, CacheFill, DiskCache } from "../cache/index.ts";
-import { openLayerMap } from "../image/index.ts";
+import { openLayerMap, unfinishedMapPath } from "../image/index.ts";
 import type { LayerMap } from "../image/index.ts";
 import { digestHex, parseDiffId } from "../oci/index.ts";
 import type { DiffId } from "../oci/index.ts";
@@ -40,7 +40,7 @@ export interface LayerStoreParts {
 
 export class LayerStore implements LayerMapMaker, AsyncDisposable {
   readonly #parts: LayerStoreParts;
-  /** Layers with a map on disk, and their unpacked size (0: not opened yet). */
+  /** Layers with a map on disk. */
   readonly #known: Set<DiffId>;
   readonly #open = new Map<DiffId, OpenLayer>();
   readonly #opening = new SingleFlight<DiffId, OpenLayer>();
@@ -65,19 +65,6 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     return this.#known.has(diffId);
   }
 
-  /** An open layer. */
-  get(diffId: DiffId): OpenLayer | undefined {
-    return this.#open.get(diffId);
-  }
-
-  get openLayers(): readonly OpenLayer[] {
-    return [...this.#open.values()];
-  }
-
-  async mapBytes(diffId: DiffId): Promise<number> {
-    return (await stat(layerMapPath(this.#parts.paths, diffId))).size;
-  }
-
   /** A map that proves damaged is forgotten, so that the next pull makes it anew. */
   async openLayer(diffId: DiffId): Promise<OpenLayer> {
     const known = this.#open.get(diffId);
@@ -90,17 +77,13 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
   }
 
   async #openLayer(diffId: DiffId): Promise<OpenLayer> {
-    const { paths, cache, resolver, images, sources, log } = this.#parts;
+    const { paths, cache, resolver, images, sources } = this.#parts;
     const path = layerMapPath(paths, diffId);
     let map: LayerMap;
     try {
       map = await openLayerMap(path, { diffId });
     } catch (error) {
-      log.error("layer-map-damaged", { diffId, err: error });
-      this.#known.delete(diffId);
-      await unlink(path).catch((reason: unknown) => {
-        if (systemErrorName(reason) !== "ENOENT") throw reason;
-      });
+      await this.#forget(diffId, error);
       throw error;
     }
     const id = digestHex(diffId);
@@ -118,6 +101,27 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     const open = { map, cached };
     this.#open.set(diffId, open);
     return open;
+  }
+
+  async #forget(diffId: DiffId, error: unknown): Promise<void> {
+    this.#parts.log.error("layer-map-damaged", { diffId, err: error });
+    this.#known.delete(diffId);
+    await rm(layerMapPath(this.#parts.paths, diffId), { force: true });
+  }
+
+  async forgetDamaged(layers: readonly LayerRecord[]): Promise<boolean> {
+    let isAnyDamaged = false;
+    for (const { diffId } of layers) {
+      try {
+        await using map = await openLayerMap(layerMapPath(this.#parts.paths, diffId), { diffId });
+        await map.verify();
+      } catch (error) {
+        if (errorCode(error) !== "data-loss") throw error;
+        await this.#forget(diffId, error);
+        isAnyDamaged = true;
+      }
+    }
+    return isAnyDamaged;
   }
 
   /** Makes the map in a job process, which also fills the cache with what it decodes. */
@@ -151,6 +155,12 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
       this.#known.add(layer.diffId);
       log.info("layer-map-made", { ...layer, keptBytes: result.keptBytes, source: result.source });
       await this.#adopt(layer.diffId, fill, result.keptBytes);
+    } catch (error) {
+      // A job that was killed could not.
+      await rm(unfinishedMapPath(layerMapPath(paths, layer.diffId)), { force: true });
+      // It then could not say either what it was at.
+      if (errorCode(error) !== "internal") throw error;
+      throw withContext(error, `cannot map layer ${layer.blobDigest}`);
     } finally {
       await fill?.[Symbol.asyncDispose]();
     }

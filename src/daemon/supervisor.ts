@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import type { Clock } from "../base/clock.ts";
 import { DaemonError, errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import { LOCK_HELD_EXIT_STATUS } from "../base/process-lock.ts";
 import { connectControl } from "../control/index.ts";
 import type { ControlConnection } from "../control/index.ts";
 import { childEnvironment } from "./environment.ts";
@@ -20,6 +21,15 @@ const START_TIMEOUT_MS = 15_000;
 const START_POLL_MS = 20;
 /** libuv's pool serves preads, inflate and DNS; 4 blocked calls would stall all others. */
 const UV_THREADPOOL_SIZE = "16";
+/**
+ * Blocks are buffers of about 1 MiB that live for moments. glibc would keep them: a heap for each
+ * thread, and a threshold that grows until such buffers lie in heaps (docs/memory.md has figures).
+ */
+const MALLOC_ENVIRONMENT = {
+  MALLOC_ARENA_MAX: "2",
+  MALLOC_MMAP_THRESHOLD_: "131072",
+  MALLOC_TRIM_THRESHOLD_: "131072",
+};
 
 export interface RoleSpec {
   readonly name: string;
@@ -31,6 +41,12 @@ export interface RoleSpec {
   readonly socket: string;
   /** Its standard input is a pipe of ours: it sees our end, however we end. */
   readonly isTied: boolean;
+}
+
+interface SpawnedRole {
+  readonly pid: number;
+  /** `isFinal`: another try would end the same way. */
+  exit: { readonly how: string; readonly isFinal: boolean } | undefined;
 }
 
 export class RoleSupervisor implements AsyncDisposable {
@@ -53,6 +69,13 @@ export class RoleSupervisor implements AsyncDisposable {
     const signal = AbortSignal.any([options.signal, this.#stop.signal]);
     this.#connection = await this.#adoptOrSpawn(signal);
     this.#loop = this.#watch();
+  }
+
+  /** Resolves when the role can be reached; at once when it is not watched. */
+  async reached(options: { readonly signal: AbortSignal }): Promise<void> {
+    while (this.#loop !== undefined && this.#connection?.isClosed !== false) {
+      await this.#clock.sleep(START_POLL_MS, options);
+    }
   }
 
   /** The role's end is wanted from now on. */
@@ -79,46 +102,51 @@ export class RoleSupervisor implements AsyncDisposable {
   }
 
   async #spawn(signal: AbortSignal): Promise<ControlConnection> {
+    let child = this.#spawnProcess();
+    const deadline = this.#clock.nowMs() + START_TIMEOUT_MS;
+    for (;;) {
+      try {
+        const connection = await connectControl(this.#spec.socket, {}, { signal });
+        this.#log.info("role-started", { pid: child.pid });
+        return connection;
+      } catch (error) {
+        if (signal.aborted) throw error;
+        const { exit } = child;
+        if (this.#clock.nowMs() > deadline || exit?.isFinal === true) {
+          const how = exit?.how ?? "no answer";
+          const text = `${this.#spec.name} did not start: ${how}`;
+          throw new DaemonError("unavailable", text, { cause: error });
+        }
+        // Killed, or another one is just ending or starting (spawned by a killed supervisor).
+        if (exit !== undefined) child = this.#spawnProcess();
+      }
+      await this.#clock.sleep(START_POLL_MS, { signal });
+    }
+  }
+
+  #spawnProcess(): SpawnedRole {
     const entry = fileURLToPath(new URL(this.#spec.entry, import.meta.url));
     const child = spawn(process.execPath, [...this.#spec.nodeOptions, entry, ...this.#spec.args], {
       detached: true,
       stdio: [this.#spec.isTied ? "pipe" : "ignore", "ignore", "inherit"],
       cwd: "/",
-      env: childEnvironment({ UV_THREADPOOL_SIZE }),
+      env: childEnvironment({ UV_THREADPOOL_SIZE, ...MALLOC_ENVIRONMENT }),
     });
-    let exit: string | undefined;
+    const spawned: SpawnedRole = { pid: child.pid ?? 0, exit: undefined };
     child.once("error", (error) => {
-      exit = errorMessage(error);
+      spawned.exit = { how: errorMessage(error), isFinal: true };
     });
     child.once("exit", (code, killedBy) => {
-      exit = killedBy ?? `exit code ${code ?? -1}`;
-      this.#log.info("role-exited", { how: exit });
+      const how = killedBy ?? `exit code ${code ?? -1}`;
+      spawned.exit = { how, isFinal: code !== null && code !== LOCK_HELD_EXIT_STATUS };
+      this.#log.info("role-exited", { how });
     });
     child.unref();
     if (child.stdin !== null && "unref" in child.stdin) {
       (child.stdin as Socket).unref();
       child.stdin.on("error", () => undefined);
     }
-    const deadline = this.#clock.nowMs() + START_TIMEOUT_MS;
-    for (;;) {
-      try {
-        const connection = await connectControl(this.#spec.socket, {}, { signal });
-        this.#log.info("role-started", { pid: child.pid ?? 0 });
-        return connection;
-      } catch (error) {
-        if (signal.aborted) throw error;
-        if (exit !== undefined || this.#clock.nowMs() > deadline) {
-          throw new DaemonError(
-            "unavailable",
-            `${this.#spec.name} did not start: ${exit ?? "no answer"}`,
-            {
-              cause: error,
-            },
-          );
-        }
-      }
-      await this.#clock.sleep(START_POLL_MS, { signal });
-    }
+    return spawned;
   }
 
   /** Never rejects. */

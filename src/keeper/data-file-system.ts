@@ -3,7 +3,7 @@ import { EIO, EISDIR, ENOENT, ENOTDIR } from "../fuse/index.ts";
 import type { FuseAttributes, FuseFile, FuseFileSystem, Reply } from "../fuse/index.ts";
 import type { LayerDevice } from "./layer-device.ts";
 
-export const DATA_FILE_NAME = "data";
+const DATA_FILE_NAME = "data";
 const ROOT_INODE = 1;
 const DATA_INODE = 2;
 const S_IFDIR = 0o040000;

@@ -8,12 +8,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { systemClock } from "../base/clock.ts";
-import { DaemonError, errorMessage } from "../base/errors.ts";
+import { DaemonError, errorCode, errorMessage } from "../base/errors.ts";
 import { createLogger, LOG_LEVELS } from "../base/log.ts";
 import type { Logger, LogLevel } from "../base/log.ts";
 import { mountAt, readMountInfo } from "../base/mountinfo.ts";
 import { protectFromOomKiller, unmount } from "../base/native.ts";
 import { packageVersion } from "../base/package-root.ts";
+import { LOCK_HELD_EXIT_STATUS, ProcessLock } from "../base/process-lock.ts";
 import { systemRandom } from "../base/random.ts";
 import { ControlServer } from "../control/index.ts";
 import { requireFuse } from "../fuse/index.ts";
@@ -75,14 +76,28 @@ async function leaveAfterStarter(keeper: Keeper, target: string, log: Logger): P
   });
 }
 
+/**
+ * Before the socket: two that start at once (by two supervisors, the first of which was killed)
+ * would take it from each other. Held to the very end of the process.
+ */
+async function acquireRoleLock(state: string): Promise<void> {
+  try {
+    await ProcessLock.acquire(state, "keeper");
+  } catch (error) {
+    if (errorCode(error) !== "already-exists") throw error;
+    process.exit(LOCK_HELD_EXIT_STATUS);
+  }
+}
+
 /** Resolves when the keeper has left; then the caller may exit. */
-export async function main(args: readonly string[]): Promise<void> {
+async function main(args: readonly string[]): Promise<void> {
   const { socket, state, logLevel, tiedTarget } = parseArguments(args);
   const log = createLogger(logLevel, { role: "keeper", pid: process.pid });
   // Nothing below may hold a folder that somebody wants to unmount.
   process.chdir("/");
   await requireFuse();
   survive(log);
+  await acquireRoleLock(state);
   if (!(await protectFromOomKiller())) log.debug("oom-score-not-set");
   const controller = new AbortController();
   let leave: (() => void) | undefined;

@@ -6,7 +6,6 @@
  */
 import { read } from "node:fs";
 import { open } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
 import { DaemonError, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { RangeSet } from "../base/range-set.ts";
@@ -34,12 +33,21 @@ export interface LayerService {
   readonly readWaitMs: number | undefined;
 }
 
+/** The decoded file, open for reading. */
+export interface DecodedFile {
+  /** As read(2): how many bytes it got; 0 at the end. */
+  read(target: Uint8Array, at: number, length: number, position: number): Promise<number>;
+  close(): Promise<void>;
+}
+
 export interface LayerDeviceOptions {
   readonly layer: string;
   readonly queue: FetchQueue;
   readonly touched: TouchedLog;
   readonly counters: ReadCounters;
   readonly log: Logger;
+  /** Injected so that tests decide what comes between two reads. */
+  readonly openFile?: (path: string) => Promise<DecodedFile>;
 }
 
 interface ActiveRead extends ByteRange {
@@ -49,7 +57,7 @@ interface ActiveRead extends ByteRange {
 export class LayerDevice implements AsyncDisposable {
   readonly #options: LayerDeviceOptions;
   #service: LayerService;
-  #file: FileHandle | undefined;
+  #file: DecodedFile | undefined;
   #present = new RangeSet();
   /** What will be present once the file of a new `serve` is open. */
   #incoming: RangeSet | undefined;
@@ -105,7 +113,7 @@ export class LayerDevice implements AsyncDisposable {
   }
 
   async #open(service: LayerService, incoming: RangeSet): Promise<void> {
-    const file = await open(service.decodedPath, "r");
+    const file = await (this.#options.openFile ?? openDecoded)(service.decodedPath);
     if (this.#incoming !== incoming || this.#isClosed) {
       await file.close(); // a newer `serve` has taken over
       return;
@@ -207,7 +215,7 @@ export class LayerDevice implements AsyncDisposable {
     try {
       let done = 0;
       while (done < bytes) {
-        const piece = await readOnce(file.fd, target, done, bytes - done, start + done);
+        const piece = await file.read(target, done, bytes - done, start + done);
         if (piece === 0) break;
         done += piece;
       }
@@ -242,17 +250,16 @@ export class LayerDevice implements AsyncDisposable {
   }
 }
 
-async function readOnce(
-  fd: number,
-  target: Uint8Array,
-  at: number,
-  length: number,
-  position: number,
-): Promise<number> {
-  return new Promise((resolve, reject) => {
-    read(fd, target, at, length, position, (error, bytes) => {
-      if (error === null) resolve(bytes);
-      else reject(error);
-    });
-  });
+async function openDecoded(path: string): Promise<DecodedFile> {
+  const handle = await open(path, "r");
+  return {
+    read: (target, at, length, position) =>
+      new Promise((resolve, reject) => {
+        read(handle.fd, target, at, length, position, (error, bytes) => {
+          if (error === null) resolve(bytes);
+          else reject(error);
+        });
+      }),
+    close: () => handle.close(),
+  };
 }

@@ -33,12 +33,20 @@ function imageOf(...names: string[]): ImageRecord {
 /** Makes maps when told to. */
 class FakeMaker implements LayerMapMaker {
   readonly made = new Set<DiffId>();
+  readonly damaged = new Set<DiffId>();
   readonly started: DiffId[] = [];
   readonly aborted: DiffId[] = [];
   readonly #settle = new Map<DiffId, (error?: Error) => void>();
 
   has(diffId: DiffId): boolean {
     return this.made.has(diffId);
+  }
+
+  forgetDamaged(layers: readonly LayerRecord[]): Promise<boolean> {
+    const found = layers.some(({ diffId }) => this.damaged.has(diffId));
+    for (const diffId of this.damaged) this.made.delete(diffId);
+    this.damaged.clear();
+    return Promise.resolve(found);
   }
 
   async make(
@@ -74,6 +82,8 @@ describe("ImageEnsurer", () => {
   let folder: string;
   let store: ImageStore;
   let maker: FakeMaker;
+  let merged: number[];
+  let mergeFailure: Error | undefined;
 
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), "faasnet-ensure-"));
@@ -81,6 +91,8 @@ describe("ImageEnsurer", () => {
     await mkdir(paths.images);
     store = await ImageStore.open(paths, silentLogger);
     maker = new FakeMaker();
+    merged = [];
+    mergeFailure = undefined;
   });
   afterEach(async () => {
     await rm(folder, { recursive: true });
@@ -95,11 +107,43 @@ describe("ImageEnsurer", () => {
       resolved.push(1);
       return Promise.resolve(image);
     };
-    const options = { builders, stop: signal };
+    const merge = (layers: readonly LayerRecord[]): Promise<void> => {
+      merged.push(layers.length);
+      const isWell = merged.length > 1 && maker.damaged.size === 0;
+      if (mergeFailure === undefined || isWell) return Promise.resolve();
+      return Promise.reject(mergeFailure);
+    };
+    const options = { builders, merge, stop: signal };
     return { ensurer: new ImageEnsurer(store, resolve, maker, silentLogger, options), resolved };
   }
 
   const request = { reference: "host/repo:1", alternatives: [] };
+
+  it("makes a map again that proves damaged when it is merged", async () => {
+    const image = imageOf("a", "b");
+    for (const { diffId } of image.layers) maker.made.add(diffId);
+    maker.damaged.add(image.layers[1]?.diffId ?? parseDiffId(""));
+    mergeFailure = new DaemonError("data-loss", "meta digest");
+    const work = ensurer(image).ensurer.ensure(request, { signal });
+    await turns();
+    maker.settle(image.layers[1]);
+
+    await work;
+    assert.deepEqual(merged, [2, 2]);
+    assert.deepEqual(maker.started, [image.layers[1]?.diffId]);
+  });
+
+  it("records no image whose layers cannot be merged", async () => {
+    const image = imageOf("a", "b");
+    mergeFailure = new DaemonError("data-loss", "too much of it");
+    const work = ensurer(image).ensurer.ensure(request, { signal });
+    await turns();
+    for (const layer of image.layers) maker.settle(layer);
+
+    await assert.rejects(work, /too much of it/);
+    assert.deepEqual(merged, [2]);
+    assert.deepEqual(store.images, []);
+  });
 
   it("records the image only when the last map is complete", async () => {
     const image = imageOf("a", "b");

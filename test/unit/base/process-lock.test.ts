@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ProcessLock } from "../../../src/daemon/process-lock.ts";
+import { ProcessLock } from "../../../src/base/process-lock.ts";
 
 describe("ProcessLock", () => {
   let folder: string;

@@ -6,7 +6,10 @@ import { createHash } from "node:crypto";
 import { mkdir, realpath } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import type { Server } from "node:net";
-import { DaemonError, systemErrorName } from "../base/errors.ts";
+import { DaemonError, systemErrorName } from "./errors.ts";
+
+/** Of a process that found its lock held. Source: sysexits.h, EX_TEMPFAIL. */
+export const LOCK_HELD_EXIT_STATUS = 75;
 
 export class ProcessLock implements AsyncDisposable {
   readonly #server: Server;
