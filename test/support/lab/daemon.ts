@@ -21,7 +21,12 @@ export interface DaemonOptions {
   readonly background?: boolean;
   readonly backgroundDelaySeconds?: number;
   readonly quotaBytes?: number;
+  readonly minFreeBytes?: number;
   readonly readLimitSeconds?: number;
+  /** RLIMIT_NOFILE of the main process, which the others inherit. */
+  readonly openFilesMax?: number;
+  /** Its persistent folder, where that lies elsewhere (a file system of its own). */
+  readonly root?: string;
   readonly knownHosts?: readonly string[];
   readonly logLevel?: "info" | "debug";
 }
@@ -55,7 +60,7 @@ export class FaasnetDaemon implements AsyncDisposable {
     env: Readonly<Record<string, string>>,
   ) {
     this.folder = folder;
-    this.root = join(folder, "root");
+    this.root = options.root ?? join(folder, "root");
     this.state = join(folder, "state");
     this.address = join(this.state, "faasnet.sock");
     this.#options = options;
@@ -89,6 +94,7 @@ export class FaasnetDaemon implements AsyncDisposable {
       `mode = "${options.mode ?? "auto"}"`,
       "[cache]",
       `quota_bytes = ${options.quotaBytes ?? 8 * 1024 ** 3}`,
+      ...(options.minFreeBytes === undefined ? [] : [`min_free_bytes = ${options.minFreeBytes}`]),
       "[background]",
       `enabled = ${options.background ?? false}`,
       `delay_seconds = ${options.backgroundDelaySeconds ?? 30}`,
@@ -115,10 +121,12 @@ export class FaasnetDaemon implements AsyncDisposable {
 
   /** Starts it again with the same configuration. */
   async restart(): Promise<void> {
+    const openFiles = this.#options.openFilesMax;
+    const daemon = ["daemon", "--config", this.configFile];
     this.#server = await Server.start(
       "faasnet daemon",
-      programPath,
-      ["daemon", "--config", this.configFile],
+      openFiles === undefined ? programPath : "prlimit",
+      openFiles === undefined ? daemon : [`--nofile=${openFiles}`, "--", programPath, ...daemon],
       {
         logFile: this.logFile,
         env: this.#env,

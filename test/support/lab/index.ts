@@ -91,3 +91,8 @@ export {
 export { IMAGE_WORK, workOf, type ImageWork } from "./work.ts";
 export { MountCommand, faasnetMount, type MountCommandOptions } from "./mount-command.ts";
 export { Front, type FrontRequest, type FrontRule } from "./front.ts";
+export { ImpairedRegistry, type Impairment, type ImpairedRequest } from "./impaired-registry.ts";
+export { Meter, ROLES, type Memory, type MeterReport, type Role } from "./meter.ts";
+export { SmallDisk } from "./small-disk.ts";
+export { startImpairedStack, type ImpairedStack } from "./impaired-stack.ts";
+export { SnapshotsClient, type SnapshotAnswer } from "./snapshots-client.ts";

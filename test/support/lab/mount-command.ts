@@ -26,6 +26,11 @@ export class MountCommand implements AsyncDisposable {
     this.#server = server;
   }
 
+  /** Standard output and error. */
+  get logFile(): string {
+    return this.#server.logFile;
+  }
+
   /** ctrl-C; its exit ("status 0") and all that it printed. */
   async end(): Promise<{ readonly exit: string; readonly output: string }> {
     this.#server.signal("SIGINT");
