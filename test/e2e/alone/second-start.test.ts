@@ -15,7 +15,7 @@ import {
   type ImageWork,
   type LabImageName,
   type Stack,
-} from "../support/lab/index.ts";
+} from "../../support/lab/index.ts";
 
 const MB = 1_000_000;
 /** The most that a start may fetch. pysci's is the goal; the others' keep what was reached. */

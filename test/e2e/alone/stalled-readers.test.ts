@@ -17,7 +17,7 @@ import {
   startStack,
   type RunResult,
   type Stack,
-} from "../support/lab/index.ts";
+} from "../../support/lab/index.ts";
 
 const READERS = 30;
 const P99_NS_MAX = 10_000_000;

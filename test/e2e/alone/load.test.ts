@@ -13,7 +13,7 @@ import {
   startStack,
   type MountMode,
   type Stack,
-} from "../support/lab/index.ts";
+} from "../../support/lab/index.ts";
 
 /**
  * The goal is 0.15 s for 27,000 entries (the image has 31,684) on a machine that does nothing else:
