@@ -39,7 +39,7 @@ const HINTS: Readonly<Record<ErrorCode, string>> = {
   "resource-exhausted": "try again when less is going on",
   unauthenticated: "log in to the registry (`docker login`, `nerdctl login`) as the daemon's user",
   unavailable: "check the network and the registry, then try again",
-  unimplemented: "the running daemon is another version: restart it",
+  unimplemented: "",
 };
 
 export interface ShownError {

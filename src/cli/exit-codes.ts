@@ -4,7 +4,7 @@ import type { ErrorCode } from "../base/errors.ts";
 export const EXIT = {
   ok: 0,
   failure: 1,
-  /** The command line or the configuration is wrong: trying again changes nothing. */
+  /** The command line, the configuration or the image is wrong: trying again changes nothing. */
   usage: 2,
   notFound: 3,
   /** No daemon answers at the state folder. */

@@ -18,6 +18,5 @@ export const ENOTDIR = new Errno("ENOTDIR", 20);
 export const EISDIR = new Errno("EISDIR", 21);
 export const EINVAL = new Errno("EINVAL", 22);
 export const ENFILE = new Errno("ENFILE", 23);
-export const EROFS = new Errno("EROFS", 30);
 export const ERANGE = new Errno("ERANGE", 34);
 export const ENODATA = new Errno("ENODATA", 61);

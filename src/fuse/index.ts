@@ -1,7 +1,6 @@
 /** FUSE sessions: our own inode-based interface on top of fuse-native. */
-export { EBADF, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, EROFS, Errno } from "./errno.ts";
+export { EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, Errno } from "./errno.ts";
 export type {
-  Awaitable,
   FuseAttributes,
   FuseDirEntry,
   FuseFile,
@@ -9,7 +8,5 @@ export type {
   FuseStatfs,
   Reply,
 } from "./file-system.ts";
-export { BACKGROUND_REQUESTS_MAX, FUSE_FS_TYPE, READ_BYTES_MAX } from "./mount-options.ts";
-export type { FuseMountOptions } from "./mount-options.ts";
-export { detachStale, FuseSession, READ_AHEAD_KIB, requireFuse } from "./session.ts";
-export type { FuseSessionOptions } from "./session.ts";
+export { FUSE_FS_TYPE } from "./mount-options.ts";
+export { FuseSession, requireFuse } from "./session.ts";

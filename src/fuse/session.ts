@@ -84,14 +84,12 @@ export async function detachStale(mountpoint: string): Promise<number> {
 export class FuseSession implements AsyncDisposable {
   readonly mountpoint: string;
   readonly #native: Fuse;
-  readonly #operations: FuseOperations;
   readonly #log: Logger;
   #isMounted = true;
 
-  private constructor(mountpoint: string, native: Fuse, operations: FuseOperations, log: Logger) {
+  private constructor(mountpoint: string, native: Fuse, log: Logger) {
     this.mountpoint = mountpoint;
     this.#native = native;
-    this.#operations = operations;
     this.#log = log;
   }
 
@@ -137,22 +135,14 @@ export class FuseSession implements AsyncDisposable {
       await detachStale(mountpoint).catch(() => undefined);
       throw withContext(error, `cannot mount FUSE on ${mountpoint}`);
     }
-    const session = new FuseSession(mountpoint, native, operations, log);
+    const session = new FuseSession(mountpoint, native, log);
     await setReadAhead(mountpoint, readAheadKiB, log);
     return session;
-  }
-
-  get openFiles(): number {
-    return this.#operations.openFiles;
   }
 
   /** libfuse threads that ever served this mount. */
   get threads(): number {
     return this.#native._threads.size;
-  }
-
-  get isMounted(): boolean {
-    return this.#isMounted;
   }
 
   /**

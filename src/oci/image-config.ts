@@ -2,34 +2,17 @@
 import { DaemonError } from "../base/errors.ts";
 import { tryParseDigest, parseDiffId } from "./digest.ts";
 import type { DiffId } from "./digest.ts";
-import {
-  jsonObject,
-  optionalArray,
-  optionalString,
-  parseJsonDocument,
-  requiredObject,
-} from "./json.ts";
-import { HISTORY_MAX, LAYERS_MAX } from "./limits.ts";
+import { optionalArray, optionalString, parseJsonDocument, requiredObject } from "./json.ts";
+import { LAYERS_MAX } from "./limits.ts";
 import { tryPlatformOfJson } from "./platform.ts";
 import type { Platform } from "./platform.ts";
-
-export interface HistoryEntry {
-  readonly createdBy: string;
-  readonly comment: string;
-  /** An instruction that changed only the config. */
-  readonly isEmptyLayer: boolean;
-}
 
 export interface ImageConfig {
   /** Undefined where the builder left it out. */
   readonly platform: Platform | undefined;
   /** Bottom first; one per layer of the manifest. */
   readonly diffIds: readonly DiffId[];
-  readonly history: readonly HistoryEntry[];
 }
-
-/** Dockerfile lines with here-documents are long. */
-const HISTORY_CHARS_MAX = 1024 * 1024;
 
 /** Throws `data-loss`. */
 export function parseImageConfig(bytes: Uint8Array): ImageConfig {
@@ -44,14 +27,5 @@ export function parseImageConfig(bytes: Uint8Array): ImageConfig {
     }
     return parseDiffId(digest);
   });
-  const history = optionalArray(node, "history", { max: HISTORY_MAX }).map((value, position) => {
-    const entry = jsonObject(value, `config.history[${position}]`);
-    const charsMax = { charsMax: HISTORY_CHARS_MAX };
-    return {
-      createdBy: optionalString(entry, "created_by", charsMax) ?? "",
-      comment: optionalString(entry, "comment", charsMax) ?? "",
-      isEmptyLayer: entry.value["empty_layer"] === true,
-    };
-  });
-  return { platform: tryPlatformOfJson(node), diffIds, history };
+  return { platform: tryPlatformOfJson(node), diffIds };
 }

@@ -13,41 +13,31 @@ export type { ChainId, DiffId, Digest } from "./digest.ts";
 export { verifyContent } from "./descriptor.ts";
 export type { Descriptor } from "./descriptor.ts";
 export { planFetch } from "./fetch-plan.ts";
-export type { FetchPlan, PlannedLayer } from "./fetch-plan.ts";
+export type { FetchPlan } from "./fetch-plan.ts";
 export { parseImageConfig } from "./image-config.ts";
-export type { HistoryEntry, ImageConfig } from "./image-config.ts";
-export {
-  BLOB_BYTES_MAX,
-  DOCUMENT_BYTES_MAX,
-  INDEX_DEPTH_MAX,
-  LAYERS_MAX,
-  REFERENCE_CHARS_MAX,
-} from "./limits.ts";
+export type { ImageConfig } from "./image-config.ts";
+export { DOCUMENT_BYTES_MAX, INDEX_DEPTH_MAX, LAYERS_MAX } from "./limits.ts";
 export { parseImageIndex, parseImageManifest, parseManifestDocument } from "./manifest.ts";
-export type { ImageIndex, ImageManifest, ManifestDocument } from "./manifest.ts";
+export type { ImageIndex, ImageManifest } from "./manifest.ts";
 export {
   bareMediaType,
   isConfigType,
-  isIndexType,
-  isManifestType,
   layerKindOf,
   MANIFEST_ACCEPT,
   MEDIA_TYPES,
 } from "./media-type.ts";
-export type { LayerCompression, LayerKind, UnclaimableReason } from "./media-type.ts";
+export type { LayerCompression } from "./media-type.ts";
 export {
   choosePlatform,
   formatPlatform,
   linuxPlatformOf,
   matchesPlatform,
-  normalizePlatform,
   parsePlatform,
   platformRank,
 } from "./platform.ts";
 export type { Platform } from "./platform.ts";
 export {
   DEFAULT_DOMAIN,
-  DEFAULT_TAG,
   formatReference,
   isDomain,
   isRepository,

@@ -6,8 +6,6 @@ export const DOCUMENT_BYTES_MAX = 8 * 1024 * 1024;
 export const LAYERS_MAX = 1024;
 /** Entries of one index. */
 export const INDEX_ENTRIES_MAX = 4096;
-/** History entries of one config: the layers and as many empty ones. */
-export const HISTORY_MAX = 4 * LAYERS_MAX;
 /** Annotations of one descriptor or document. */
 export const ANNOTATIONS_MAX = 1024;
 /** Characters of a media type (RFC 6838, section 4.2: 127 on each side of the slash). */

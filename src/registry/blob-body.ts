@@ -43,7 +43,7 @@ function placePart(answer: EndpointResponse, options: BlobBodyOptions): Placemen
   const range = parseContentRange(answer.response.header("content-range"));
   if (range?.start !== span.start || (span.end !== undefined && range.end > span.end)) {
     const origin = answer.response.url.origin;
-    throw new DaemonError("failed-precondition", `${origin} sent another range of ${what}`);
+    throw new DaemonError("data-loss", `${origin} sent another range of ${what}`);
   }
   checkSize(range.total, options);
   if (span.end !== undefined && range.total !== undefined && span.end > range.total) {

@@ -21,18 +21,12 @@ import type { Descriptor, Digest, Reference } from "../oci/index.ts";
 import { BlobBody } from "./blob-body.ts";
 import type { BlobSpan } from "./blob-body.ts";
 import { BlobStream } from "./blob-stream.ts";
-import { formatRange, parseContentRange, parseLength } from "./content-range.ts";
 import { Endpoint } from "./endpoint.ts";
 import type { EndpointDeps, EndpointRequest } from "./endpoint.ts";
 import { loadHosts } from "./host-config.ts";
 import type { RegistryHost } from "./host-config.ts";
 import { requestedWaitMs } from "./http-status.ts";
-import type {
-  BlobOptions,
-  BlobRangeReader,
-  ResolvedImage,
-  ResolveOptions,
-} from "./image-source.ts";
+import type { BlobOptions, ResolvedImage, ResolveOptions } from "./image-source.ts";
 import {
   ATTEMPTS_MAX,
   BLOB_URL_TTL_MS,
@@ -91,11 +85,6 @@ export class RegistryClient {
     };
     this.#servedBy = new LRUCache(bounds);
     this.#corruptAt = new LRUCache(bounds);
-  }
-
-  /** False once a host has answered a range with a whole blob: small reads are then dear. */
-  get supportsRanges(): boolean {
-    return (this.#loaded?.endpoints ?? []).every((endpoint) => endpoint.supportsRanges);
   }
 
   /** Whether the registry answers at all, with the login it wants. Not needed before anything. */
@@ -189,24 +178,6 @@ export class RegistryClient {
     return Buffer.concat(pieces);
   }
 
-  /** A blob's size: by HEAD or, where that is refused, by a range of one byte. */
-  async statBlob(
-    repository: string,
-    digest: Digest,
-    { signal }: { readonly signal: AbortSignal },
-  ): Promise<{ readonly size: number }> {
-    const path = `blobs/${digest}`;
-    const base = { ...request(repository, path, `blob ${digest}`), isBlob: true };
-    return this.#tryHosts({ need: "pull", signal }, async (endpoint) => {
-      const head = await trySize(endpoint, { ...base, method: "HEAD" }, { signal });
-      if (head !== undefined) return { size: head };
-      const get = { ...base, headers: { range: formatRange({ start: 0, end: 1 }) } };
-      const size = await trySize(endpoint, get, { signal });
-      if (size !== undefined) return { size };
-      throw new DaemonError("unimplemented", `${endpoint.name} does not tell a blob's size`);
-    });
-  }
-
   /** See BlobRangeReader.open. */
   async openBlob(
     repository: string,
@@ -245,16 +216,6 @@ export class RegistryClient {
     const corrupt = this.#corruptAt.get(key) ?? new Set();
     this.#corruptAt.set(key, corrupt.add(endpoint));
     this.#deps.log.error("registry-blob-corrupt", { host: endpoint.name, repository, digest });
-  }
-
-  /** The blobs of one repository. */
-  reader(repository: string): BlobRangeReader {
-    return {
-      open: (digest, range, options) => this.openBlob(repository, digest, range, options),
-      reportCorrupt: (digest) => {
-        this.reportCorrupt(repository, digest);
-      },
-    };
   }
 
   async #openBody(
@@ -419,33 +380,4 @@ function checkRange(range: ByteRange | undefined, size: number | undefined): voi
 
 async function* emptyBlob(): AsyncGenerator<Uint8Array, void, undefined> {
   // No byte is asked for: the registry need not be.
-}
-
-/** Undefined where the host refuses this way of asking, or does not say. */
-async function trySize(
-  endpoint: Endpoint,
-  asked: EndpointRequest,
-  { signal }: { readonly signal: AbortSignal },
-): Promise<number | undefined> {
-  let answer;
-  try {
-    answer = await endpoint.send(asked, { signal });
-  } catch (error) {
-    const code = errorCode(error);
-    const isHead = asked.method === "HEAD" && !signal.aborted;
-    // HEAD refused (403 of addresses signed for GET, 405, 501 …), but a missing blob is missing.
-    if (isHead && (code === "failed-precondition" || code === "permission-denied"))
-      return undefined;
-    throw error;
-  }
-  try {
-    const { response } = answer;
-    const total = parseContentRange(response.header("content-range"))?.total;
-    const length = parseLength(response.header("content-length"));
-    if (response.status === 200 && asked.method === "GET") response.destroy();
-    else await response.discard();
-    return response.status === 206 ? total : length;
-  } finally {
-    answer.release();
-  }
 }

@@ -1,9 +1,5 @@
-/** Range and Content-Range. Source: RFC 9110, sections 14.2 and 14.4. */
+/** Sizes and ranges in the headers of an answer. Source: RFC 9110, sections 14.2 and 14.4. */
 import type { ByteRange } from "../base/range-set.ts";
-
-export function formatRange(range: ByteRange): string {
-  return `bytes=${range.start}-${range.end - 1}`;
-}
 
 export interface ContentRange extends ByteRange {
   /** Undefined where the server writes `*`. */

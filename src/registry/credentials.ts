@@ -19,8 +19,6 @@ import { DOCKER_CONFIG_BYTES_MAX, HELPER_OUTPUT_BYTES_MAX, HELPER_TIMEOUT_MS } f
 export interface CredentialSource {
   /** By registry host, `host[:port]`; undefined is anonymous. Never throws for a missing login. */
   lookup(host: string, options: { readonly signal: AbortSignal }): Promise<Credential | undefined>;
-  /** The hosts that a login is written down for. */
-  knownHosts?(): Promise<readonly string[]>;
 }
 
 export interface DockerCredentialsOptions {
@@ -140,11 +138,6 @@ export class DockerCredentials implements CredentialSource {
     return config.auths.get(key);
   }
 
-  async knownHosts(): Promise<readonly string[]> {
-    const config = await this.#readConfig();
-    return [...config.auths.keys(), ...config.helpers.keys()];
-  }
-
   /** A broken helper is reported and passed over: the image may be public. */
   async #askHelper(
     helper: string,
@@ -177,7 +170,3 @@ export class DockerCredentials implements CredentialSource {
     }
   }
 }
-
-export const anonymousCredentials: CredentialSource = {
-  lookup: () => Promise.resolve(undefined),
-};

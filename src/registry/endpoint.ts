@@ -98,11 +98,6 @@ export class Endpoint {
     return now < this.#brokenUntilMs || now < this.#pausedUntilMs ? 1 : 0;
   }
 
-  /** False once a server of this host has answered a range with the whole blob. */
-  get supportsRanges(): boolean {
-    return this.#originsWithoutRanges.size === 0;
-  }
-
   noteRangeIgnored(origin: string): void {
     if (this.#originsWithoutRanges.has(origin) || this.#originsWithoutRanges.size >= 64) return;
     this.#originsWithoutRanges.add(origin);

@@ -193,29 +193,3 @@ export async function loadHosts(
   const entries = await loadEntries(folder);
   return Promise.all(entries.map((entry) => toHost(entry, domain)));
 }
-
-/**
- * The domains with a port that the folders name for a host: containerd's content store forgets
- * the port of `localhost:5000/x`, and this is one place to find it again.
- */
-export async function configuredDomains(
-  hostname: string,
-  options: { readonly hostsDirs: readonly string[] },
-): Promise<readonly string[]> {
-  const found = new Set<string>();
-  for (const root of options.hostsDirs) {
-    let names: string[];
-    try {
-      names = await readdir(root);
-    } catch (error) {
-      if (systemErrorName(error) === "ENOENT") continue;
-      throw withContext(error, `cannot list ${root}`, "failed-precondition");
-    }
-    for (const name of names.sort()) {
-      const match = /^(.+?)(?:_([0-9]{1,5})_|:([0-9]{1,5}))$/.exec(name);
-      const port = match?.[2] ?? match?.[3];
-      if (match?.[1] === hostname && port !== undefined) found.add(`${hostname}:${port}`);
-    }
-  }
-  return [...found];
-}

@@ -7,10 +7,7 @@ import { isDomain } from "../oci/index.ts";
 import { RegistryClient } from "./client.ts";
 import { DockerCredentials } from "./credentials.ts";
 import type { CredentialSource } from "./credentials.ts";
-import { configuredDomains } from "./host-config.ts";
-import type { BlobRangeReader } from "./image-source.ts";
 import { CLIENTS_MAX } from "./limits.ts";
-import { splitHostPort } from "./network-address.ts";
 import type { ProxyOptions } from "./proxy.ts";
 import { TransportPool } from "./transport.ts";
 
@@ -71,10 +68,6 @@ export class RegistryPool implements AsyncDisposable {
     this.#credentials = deps.credentials ?? new DockerCredentials(options, deps);
   }
 
-  get options(): RegistryOptions {
-    return this.#options;
-  }
-
   /** `domain` as in a reference: `docker.io`, `localhost:5000`. No I/O. */
   client(domain: string): RegistryClient {
     const known = this.#clients.get(domain);
@@ -96,25 +89,6 @@ export class RegistryPool implements AsyncDisposable {
     });
     this.#clients.set(domain, client);
     return client;
-  }
-
-  /** The blobs of one repository at one registry. */
-  reader(place: { readonly domain: string; readonly repository: string }): BlobRangeReader {
-    return this.client(place.domain).reader(place.repository);
-  }
-
-  /**
-   * The domains known for a host whose port got lost (containerd's content store keeps only the
-   * host name): from certs.d, from logins, and from what this process has asked; at least itself.
-   */
-  async domainsOf(hostname: string): Promise<readonly string[]> {
-    const hosts = [
-      hostname,
-      ...this.#clients.keys(),
-      ...(await configuredDomains(hostname, this.#options)),
-      ...((await this.#credentials.knownHosts?.()) ?? []),
-    ];
-    return [...new Set(hosts)].filter((host) => splitHostPort(host).host === hostname);
   }
 
   /** Ends every request under way. */

@@ -2,9 +2,10 @@
 import { join } from "node:path";
 import { systemClock } from "../../src/base/clock.ts";
 import type { DaemonError } from "../../src/base/errors.ts";
-import { runProgram } from "../../src/cli/index.ts";
-import type { CommandContext, ExitCode } from "../../src/cli/index.ts";
+import type { CommandContext } from "../../src/cli/command-context.ts";
 import type { CliConfig, DaemonApi } from "../../src/cli/daemon-api.ts";
+import type { ExitCode } from "../../src/cli/exit-codes.ts";
+import { runProgram } from "../../src/cli/program.ts";
 import { createTerminal } from "../../src/cli/terminal.ts";
 import type {
   ConfigOverrides,

@@ -4,6 +4,7 @@ import {
   checkLayers,
   checkPure,
   findCycle,
+  idlePermissions,
   importsOf,
   LAYERS,
   missingModules,
@@ -31,6 +32,10 @@ describe("the layers of src/", () => {
 
   it("import only what the table allows, through doors", () => {
     assert.equal(show(checkLayers(SOURCES)), "");
+  });
+
+  it("are allowed nothing that they do not need", () => {
+    assert.deepEqual(idlePermissions(SOURCES), []);
   });
 
   it("keep their pure parts pure", () => {
@@ -141,6 +146,22 @@ describe("checkPure", () => {
     const files: SourceFile[] = [];
 
     assert.equal(checkPure(files).length, PURE_PATHS.length);
+  });
+});
+
+describe("idlePermissions", () => {
+  it("names what is allowed and not used", () => {
+    const files = [
+      { path: "src/cache/a.ts", text: 'import { x } from "../base/errors.ts";' },
+      { path: "src/block/b.ts", text: 'import { LRUCache } from "lru-cache";' },
+    ];
+
+    const idle = idlePermissions(files);
+
+    assert.ok(idle.includes("cache -> block"));
+    assert.ok(idle.includes("registry -> undici"));
+    assert.ok(!idle.includes("cache -> base"));
+    assert.ok(!idle.includes("block -> lru-cache"));
   });
 });
 

@@ -24,10 +24,6 @@ export class TarIndex {
     this.#entries = entries;
   }
 
-  get names(): Iterable<string> {
-    return this.#entries.keys();
-  }
-
   /** Follows links inside the archive; undefined when there is no such file. */
   find(name: string): ByteRange | undefined {
     let current = normalizeName(name);

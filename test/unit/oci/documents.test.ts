@@ -150,22 +150,17 @@ describe("parseManifestDocument", () => {
 });
 
 describe("parseImageConfig", () => {
-  it("reads diff IDs, history and platform", () => {
+  it("reads diff IDs and platform", () => {
     const config = parseImageConfig(
       bytesOf({
         os: "linux",
         architecture: "arm64",
         variant: "v8",
         rootfs: { type: "layers", diff_ids: [DIGEST] },
-        history: [{ created_by: "RUN x" }, { empty_layer: true }],
       }),
     );
     assert.deepEqual(config.diffIds, [DIGEST]);
     assert.equal(config.platform?.architecture, "arm64");
-    assert.deepEqual(
-      config.history.map(({ isEmptyLayer }) => isEmptyLayer),
-      [false, true],
-    );
   });
 
   it("refuses a rootfs that is not layers, and diff IDs that are not digests", () => {

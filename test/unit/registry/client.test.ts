@@ -333,21 +333,6 @@ describe("RegistryClient", () => {
     });
   });
 
-  describe("statBlob", () => {
-    it("asks by HEAD, and by one byte where HEAD is refused", async () => {
-      await using registry = await FakeRegistry.start();
-      const digest = registry.addBlob(fakeBytes(12_345));
-      await using test = testPool();
-      const client = test.pool.client(registry.domain);
-
-      const byHead = await client.statBlob("app", digest, { signal: noAbort() });
-      registry.fail(/HEAD/, { kind: "status", status: 405 });
-      const byRange = await client.statBlob("app", digest, { signal: noAbort() });
-
-      assert.deepEqual([byHead, byRange], [{ size: 12_345 }, { size: 12_345 }]);
-    });
-  });
-
   it("sends its User-Agent and no transfer compression", async () => {
     await using registry = await FakeRegistry.start();
     await using test = testPool();

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { DaemonError, errorMessage } from "../../../src/base/errors.ts";
-import { configuredDomains, loadHosts } from "../../../src/registry/host-config.ts";
+import { loadHosts } from "../../../src/registry/host-config.ts";
 import { parseHostsToml } from "../../../src/registry/hosts-toml.ts";
 
 const BASE = { baseDir: "/certs" };
@@ -241,16 +241,5 @@ describe("loadHosts", () => {
     await assert.rejects(loadHosts("r.example", { hostsDirs: [root] }), (error) =>
       errorMessage(error).includes("gone.pem"),
     );
-  });
-
-  it("finds the ports that are configured for a host", async () => {
-    await put("localhost_5000_/hosts.toml", "");
-    await put("localhost:5001/hosts.toml", "");
-    await put("other_5002_/hosts.toml", "");
-    const options = { hostsDirs: [root, join(root, "missing")] };
-    assert.deepEqual(await configuredDomains("localhost", options), [
-      "localhost:5001",
-      "localhost:5000",
-    ]);
   });
 });

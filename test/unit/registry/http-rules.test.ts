@@ -2,11 +2,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { DaemonError, errorMessage } from "../../../src/base/errors.ts";
-import {
-  formatRange,
-  parseContentRange,
-  parseLength,
-} from "../../../src/registry/content-range.ts";
+import { parseContentRange, parseLength } from "../../../src/registry/content-range.ts";
 import { codeOfStatus, errorCodesOf } from "../../../src/registry/http-status.ts";
 import { isLocalOnly, isLoopback } from "../../../src/registry/network-address.ts";
 import { proxyFor } from "../../../src/registry/proxy.ts";
@@ -39,7 +35,7 @@ describe("parseContentRange", () => {
       fc.property(fc.maxSafeNat(), fc.integer({ min: 1, max: 2 ** 40 }), (start, length) => {
         const end = start + length;
         fc.pre(Number.isSafeInteger(end));
-        const text = `bytes ${formatRange({ start, end }).slice("bytes=".length)}/*`;
+        const text = `bytes ${start}-${end - 1}/*`;
         assert.deepEqual(parseContentRange(text), { start, end, total: undefined });
       }),
     );

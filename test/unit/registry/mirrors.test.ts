@@ -190,18 +190,6 @@ describe("RegistryClient with mirrors", () => {
     assert.ok(test.lines.some(({ event }) => event === "registry-hosts-not-reloaded"));
   });
 
-  it("finds the ports of a host that it has heard of", async () => {
-    await mkdir(join(root, "registry.example_5001_"));
-    test.pool.client("registry.example:5002");
-    test.pool.client("other.example:5003");
-
-    assert.deepEqual(await test.pool.domainsOf("registry.example"), [
-      "registry.example",
-      "registry.example:5002",
-      "registry.example:5001",
-    ]);
-  });
-
   it("names the file when it is broken from the start", async () => {
     await hosts("server = ");
 

@@ -9,11 +9,57 @@ import { parse } from "smol-toml";
 import { packageRoot } from "../../../src/base/package-root.ts";
 import { EXIT } from "../../../src/cli/exit-codes.ts";
 import { DEFAULT_CONFIG_TOML } from "../../../src/daemon/config-file.ts";
-import { limitsOf, limitsTable, logEventsOf } from "../../support/documented.ts";
+import {
+  fileTablesOf,
+  limitsOf,
+  limitsTable,
+  logEventsOf,
+  unjoined,
+} from "../../support/documented.ts";
 import { readFile, readFiles } from "../../support/source-files.ts";
 
 const SOURCES = readFiles("src", ".ts");
 const GENERATED_BELOW = "<!-- generated: UPDATE_DOCS=1 npm run test:unit -->";
+
+describe("docs/ARCHITECTURE.md", () => {
+  const { text } = readFile("docs/ARCHITECTURE.md");
+  const tables = fileTablesOf(text);
+  const named = new Set(tables.flatMap(({ rows }) => rows.flat()));
+  const base = /^`base` is under all of them: ([^.]*)\.$/m.exec(text)?.[1] ?? "";
+  for (const [, name = ""] of base.matchAll(/`([\w-]+)`/g)) named.add(`src/base/${name}.ts`);
+  const files = SOURCES.map(({ path }) => path).filter(
+    (path) => !path.endsWith(".d.ts") && !path.endsWith("/index.ts"),
+  );
+
+  it("gives every file of src/ its place: on a read's way, on a pull's, or beside both", () => {
+    assert.deepEqual(
+      files.filter((path) => !named.has(path)),
+      [],
+    );
+  });
+
+  it("names no file that is not there, and none twice on one way", () => {
+    const twice = tables.flatMap(({ rows }) =>
+      rows.flat().filter((path, index, all) => all.indexOf(path) !== index),
+    );
+
+    assert.deepEqual(
+      [...named].filter((path) => !files.includes(path)),
+      [],
+    );
+    assert.deepEqual(twice, []);
+  });
+
+  it("joins each step of both ways to one before it", () => {
+    const ways = tables.filter(({ isOrdered }) => isOrdered);
+
+    assert.equal(ways.length, 2);
+    assert.deepEqual(
+      ways.flatMap((way) => unjoined(way, SOURCES)),
+      [],
+    );
+  });
+});
 
 describe("docs/LIMITS.md", () => {
   it("lists every named limit with its value", () => {
@@ -66,6 +112,10 @@ describe("docs/cli.md", () => {
 });
 
 describe("docs/configuration.md", () => {
+  function camelCase(key: string): string {
+    return key.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  }
+
   /** `section.key` of every value. */
   function keysOf(table: object, prefix = ""): string[] {
     return Object.entries(table).flatMap(([key, value]: [string, unknown]) =>
@@ -82,6 +132,50 @@ describe("docs/configuration.md", () => {
       rows.map(([, key = ""]) => key),
       keysOf(parse(DEFAULT_CONFIG_TOML)),
     );
+  });
+
+  it("explains no key that nothing reads", () => {
+    const readers = SOURCES.filter(({ path }) => !/^src\/daemon\/config(-file)?\.ts$/.test(path));
+    const isRead = (key: string): boolean => {
+      const name = camelCase(key.split(".").at(-1) ?? "");
+      return readers.some(({ text }) => new RegExp(`[.{ ]${name}\\b`).test(text));
+    };
+
+    assert.deepEqual(
+      keysOf(parse(DEFAULT_CONFIG_TOML)).filter((key) => !isRead(key)),
+      [],
+    );
+  });
+});
+
+describe("fileTablesOf", () => {
+  it("reads the files of each row, and tells steps from lists", () => {
+    const text =
+      "| step | file | what |\n|---|---|---|\n| **keeper** | | |\n| a | `x/b.ts`, `x/c.ts` | `d` |\n" +
+      "\n| when | file |\n|---|---|\n| e | `f.ts` |\n";
+
+    assert.deepEqual(fileTablesOf(text), [
+      { isOrdered: true, rows: [["src/x/b.ts", "src/x/c.ts"]] },
+      { isOrdered: false, rows: [["src/f.ts"]] },
+    ]);
+  });
+});
+
+describe("unjoined", () => {
+  it("finds steps that come before what leads to them, also through doors", () => {
+    const files = [
+      { path: "src/a/one.ts", text: 'import { two } from "../b/index.ts";' },
+      { path: "src/b/index.ts", text: 'export { two } from "./two.ts";' },
+      { path: "src/b/two.ts", text: 'import "./three.ts";' },
+      { path: "src/b/three.ts", text: 'import "../c/four.ts";' },
+      { path: "src/c/four.ts", text: "" },
+    ];
+    const way = (...rows: string[][]): string[] => unjoined({ isOrdered: true, rows }, files);
+
+    assert.deepEqual(way(["src/a/one.ts"], ["src/b/three.ts", "src/b/two.ts"]), []);
+    assert.deepEqual(way(["src/a/one.ts"], ["src/c/four.ts"], ["src/b/three.ts"]), [
+      "src/c/four.ts",
+    ]);
   });
 });
 

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { packageRoot } from "../../../src/base/package-root.ts";
+import { idleExports } from "../../support/doors.ts";
 import { importsOf, LAYERS } from "../../support/layers.ts";
 import { fileSize, listFiles, readFile, readFiles } from "../../support/source-files.ts";
 import { complaints, FILE_BYTES_MAX, linksOf, unreached } from "../../support/tidy.ts";
@@ -31,6 +32,12 @@ describe("the source tree", () => {
     const files = readFiles("src", ".ts").filter(({ path }) => !path.endsWith(".d.ts"));
 
     assert.deepEqual(unreached(files, importsOf, ["src/cli/main.ts"]), []);
+  });
+
+  it("opens no door wider than anybody needs", () => {
+    const files = ["src", "test", "bench", "scripts"].flatMap((folder) => readFiles(folder, ".ts"));
+
+    assert.deepEqual(idleExports(files), []);
   });
 });
 
@@ -146,6 +153,18 @@ describe("linksOf", () => {
   });
 });
 
+describe("idleExports", () => {
+  it("finds what a door names, alone or with a whole file, and nobody imports", () => {
+    const files = [
+      { path: "src/oci/index.ts", text: 'export { a, b } from "./x.ts";\nexport * from "./y.ts";' },
+      { path: "src/oci/y.ts", text: "export const c = 1;\nexport type D = 2;\nconst e = 3;" },
+      { path: "src/cli/z.ts", text: 'import { a as f, type D } from "../oci/index.ts";' },
+    ];
+
+    assert.deepEqual(idleExports(files), ["src/oci/index.ts b", "src/oci/index.ts c"]);
+  });
+});
+
 describe("unreached", () => {
   it("follows imports and programs named in strings from the entry on", () => {
     const files = [
@@ -153,8 +172,10 @@ describe("unreached", () => {
       { path: "src/daemon/index.ts", text: 'spawn("keeper-main.js")' },
       { path: "src/keeper/keeper-main.ts", text: "" },
       { path: "src/oci/dead.ts", text: 'import "../cli/main.ts";' },
+      { path: "src/oci/index.ts", text: "" },
     ];
 
-    assert.deepEqual(unreached(files, importsOf, ["src/cli/main.ts"]), ["src/oci/dead.ts"]);
+    const dead = ["src/oci/dead.ts", "src/oci/index.ts"];
+    assert.deepEqual(unreached(files, importsOf, ["src/cli/main.ts"]), dead);
   });
 });
