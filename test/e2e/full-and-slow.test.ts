@@ -156,10 +156,12 @@ describe("A full disk", function () {
 
   it("lets every byte be read past a cache that finds no room, and says so once", async () => {
     const folder = await mounted(lab, stack, image);
+    // It may be said while there is room for a part already, and then not again for 30 s.
+    const said = (await events(stack, "cache-full")).length;
+    const firstMs = performance.now();
     await checkBytes(lab, stack, { folder, image }); // with room for a part: it evicts
     await fillWhole();
     await stack.meter.report();
-    const said = (await events(stack, "cache-full")).length;
     const startedMs = performance.now();
 
     await checkBytes(lab, stack, { folder, image });
@@ -167,10 +169,7 @@ describe("A full disk", function () {
     await unmountUnder(folder);
     say(`whole tree past a full disk in ${seconds(startedMs)}`);
     const times = (await events(stack, "cache-full")).length - said;
-    assert.ok(
-      times >= 1 && times <= 1 + (performance.now() - startedMs) / 25_000,
-      `${times} times`,
-    );
+    assert.ok(times >= 1 && times <= 1 + (performance.now() - firstMs) / 25_000, `${times} times`);
     assert.deepEqual(await events(stack, "cache-write-failed"), []);
     checkMemory(await stack.meter.report());
   });
