@@ -53,6 +53,9 @@ export class PresenceFile {
     if (sizeBytes === PRESENCE_HEADER_BYTES + length) {
       const bytes = await file.readAt(0, sizeBytes);
       if (bytes.subarray(0, PRESENCE_HEADER_BYTES).equals(header)) {
+        // A killed predecessor may have cleared a bit in the page cache only. Were its block
+        // written again and the power cut, the old bit would vouch for bytes that were lost.
+        await file.sync();
         return new PresenceFile(file, Buffer.from(bytes.subarray(PRESENCE_HEADER_BYTES)));
       }
     }

@@ -107,6 +107,7 @@ class Run {
   readonly points: DiskSnapshot[] = [];
   readonly #work: Promise<void>[] = [];
   #service: SimImageService;
+  #stopping: SimImageService | undefined;
   /** Changes of the disk until the kill that is under way. */
   #killIn = Infinity;
   #failsSync = false;
@@ -168,7 +169,7 @@ class Run {
         return;
       }
       case "clear":
-        this.#begin(service.cache.clear({ signal: new AbortController().signal }));
+        this.#begin(this.#clear(service));
         return;
       case "fill":
         this.#begin(this.#fill(service));
@@ -196,6 +197,7 @@ class Run {
 
   /** A stop that cannot write what it should ends like a kill. */
   async #stop(): Promise<void> {
+    this.#stopping = this.#service;
     try {
       await this.#scheduler.run(this.#service.stop());
     } catch (error) {
@@ -256,6 +258,15 @@ class Run {
     }
   }
 
+  async #clear(service: SimImageService): Promise<void> {
+    try {
+      await service.cache.clear({ signal: new AbortController().signal });
+    } catch (error) {
+      // It says so when readers hold on to what they read.
+      if (errorCode(error) !== "unavailable") throw error;
+    }
+  }
+
   /** What the child process of a map-making pass does, and the parent afterwards. */
   async #fill(service: SimImageService): Promise<void> {
     const sample = sampleAt(FILLED);
@@ -280,9 +291,8 @@ class Run {
       () => undefined,
       (error: unknown) => {
         // A service that is being stopped or has died answers nobody.
-        const isServing = service === this.#service && !service.owner.isDead;
-        // `clear` says so when readers hold on to what they read.
-        if (isServing && errorCode(error) !== "unavailable") throw error;
+        const isServing = service !== this.#stopping && !service.owner.isDead;
+        if (service === this.#service && isServing) throw error;
         if (error instanceof assert.AssertionError) throw error;
       },
     );
