@@ -25,10 +25,10 @@ describe("A container whose image service is killed", function () {
   let reference: string;
 
   before(async function () {
-    needs(this, { root: true, fuse: true, program: true, containerd: ["2"], images: ["pysci"] });
+    needs(this, { root: true, fuse: true, program: true, containerd: ["2"], images: ["debian"] });
     lab = await Lab.create();
     stack = await startStack(lab);
-    reference = stack.registry.reference("pysci");
+    reference = stack.registry.reference("debian");
     await stack.containerd.pull(reference, { snapshotter: SNAPSHOTTER });
   });
 

@@ -2,6 +2,7 @@
  * What an image's tree is: the kernel's overlayfs over the layers that containerd unpacked. It
  * is kept by manifest digest, so that an image is unpacked once for all runs.
  */
+import { randomUUID } from "node:crypto";
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -147,7 +148,8 @@ export async function expectedTree(
   if (kept !== undefined) return parseTree(kept);
   const text = await unpackAndWalk(lab, registry, name);
   await mkdir(folder, { recursive: true });
-  await writeFile(`${file}.${process.pid}`, text);
-  await rename(`${file}.${process.pid}`, file);
+  const part = `${file}.${process.pid}-${randomUUID()}`;
+  await writeFile(part, text);
+  await rename(part, file);
   return parseTree(text);
 }
