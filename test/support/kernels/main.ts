@@ -20,8 +20,8 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     jobs: { type: "string", default: "2" },
-    stride: { type: "string", default: "24" },
-    limit: { type: "string", default: "300" },
+    stride: { type: "string", default: "160" },
+    limit: { type: "string", default: "600" },
     host: { type: "boolean", default: false },
   },
 });
