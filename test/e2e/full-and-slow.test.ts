@@ -170,7 +170,12 @@ describe("A full disk", function () {
     // It may have been said by the pull already, and then not again for 30 s.
     const times = (await events(stack, "cache-full")).length;
     assert.ok(times >= 1 && times <= 1 + (performance.now() - bornMs) / 25_000, `${times} times`);
-    assert.deepEqual(await events(stack, "cache-write-failed"), []);
+    // With nothing kept free others may be quicker; a write fails for want of room, or not at all.
+    const failed = await events(stack, "cache-write-failed");
+    assert.deepEqual(
+      failed.filter((line) => !line.includes("ENOSPC")),
+      [],
+    );
     checkMemory(await stack.meter.report());
   });
 
