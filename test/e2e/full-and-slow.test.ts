@@ -39,7 +39,7 @@ const TIMEOUT_MS = isLong ? 900_000 : 180_000;
 const OPTIONS = { snapshotter: SNAPSHOTTER, timeoutMs: TIMEOUT_MS };
 
 /** PSS of main process, image service and keeper together, and of all map jobs. */
-const SERVICES_PSS_MAX = 200 * MB;
+const SERVICES_PSS_MAX = 220 * MB;
 const JOBS_PSS_MAX = 320 * MB;
 /** The limits of layers: a keeper's, and the open files that a service unit allows. */
 const LAYERS_MAX = 4096;
