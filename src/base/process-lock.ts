@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { mkdir, realpath } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import type { Server } from "node:net";
-import { DaemonError, systemErrorName } from "./errors.ts";
+import { DaemonError, errorCode, systemErrorName } from "./errors.ts";
 
 /** Of a process that found its lock held. Source: sysexits.h, EX_TEMPFAIL. */
 export const LOCK_HELD_EXIT_STATUS = 75;
@@ -41,6 +41,23 @@ export class ProcessLock implements AsyncDisposable {
       "already-exists",
       `${folder} is in use by process ${owner}; stop it or choose another folder`,
     );
+  }
+
+  /**
+   * Undefined where another process holds it. A role takes it before its socket and to its very
+   * end: two that start at once (by two supervisors, the first of which was killed) would take the
+   * socket from each other, and the one that stays would not be the one that is reached.
+   */
+  static async acquireUnlessHeld(
+    folder: string,
+    purpose: string,
+  ): Promise<ProcessLock | undefined> {
+    try {
+      return await ProcessLock.acquire(folder, purpose);
+    } catch (error) {
+      if (errorCode(error) === "already-exists") return undefined;
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -6,7 +6,7 @@
 import { fileURLToPath } from "node:url";
 import { untilAborted } from "../base/abort.ts";
 import { systemClock } from "../base/clock.ts";
-import { errorCode, errorMessage } from "../base/errors.ts";
+import { errorMessage } from "../base/errors.ts";
 import { createLogger } from "../base/log.ts";
 import { packageVersion } from "../base/package-root.ts";
 import { LOCK_HELD_EXIT_STATUS, ProcessLock } from "../base/process-lock.ts";
@@ -43,7 +43,8 @@ async function main(configFile: string): Promise<void> {
   process.on("SIGINT", () => undefined);
   process.on("SIGHUP", () => undefined);
   const startedMs = systemClock.nowMs();
-  await acquireRoleLock(config.state);
+  const lock = await ProcessLock.acquireUnlessHeld(config.state, "image-service");
+  if (lock === undefined) process.exit(LOCK_HELD_EXIT_STATUS);
   let supply: (ready: Ready) => void = () => undefined;
   const ready = new Promise<Ready>((resolve) => {
     supply = resolve;
@@ -82,19 +83,6 @@ async function main(configFile: string): Promise<void> {
   await server[Symbol.asyncDispose]();
   await composed[Symbol.asyncDispose]();
   log.info("image-service-stopped");
-}
-
-/**
- * Before the socket: two that start at once would take it from each other, and the one that stays
- * would not be the one that is reached. Held to the very end of the process.
- */
-async function acquireRoleLock(state: string): Promise<void> {
-  try {
-    await ProcessLock.acquire(state, "image-service");
-  } catch (error) {
-    if (errorCode(error) !== "already-exists") throw error;
-    process.exit(LOCK_HELD_EXIT_STATUS);
-  }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { systemClock } from "../base/clock.ts";
-import { DaemonError, errorCode, errorMessage } from "../base/errors.ts";
+import { DaemonError, errorMessage } from "../base/errors.ts";
 import { createLogger, LOG_LEVELS } from "../base/log.ts";
 import type { Logger, LogLevel } from "../base/log.ts";
 import { mountAt, readMountInfo } from "../base/mountinfo.ts";
@@ -76,19 +76,6 @@ async function leaveAfterStarter(keeper: Keeper, target: string, log: Logger): P
   });
 }
 
-/**
- * Before the socket: two that start at once (by two supervisors, the first of which was killed)
- * would take it from each other. Held to the very end of the process.
- */
-async function acquireRoleLock(state: string): Promise<void> {
-  try {
-    await ProcessLock.acquire(state, "keeper");
-  } catch (error) {
-    if (errorCode(error) !== "already-exists") throw error;
-    process.exit(LOCK_HELD_EXIT_STATUS);
-  }
-}
-
 /** Resolves when the keeper has left; then the caller may exit. */
 async function main(args: readonly string[]): Promise<void> {
   const { socket, state, logLevel, tiedTarget } = parseArguments(args);
@@ -97,7 +84,8 @@ async function main(args: readonly string[]): Promise<void> {
   process.chdir("/");
   await requireFuse();
   survive(log);
-  await acquireRoleLock(state);
+  const lock = await ProcessLock.acquireUnlessHeld(state, "keeper");
+  if (lock === undefined) process.exit(LOCK_HELD_EXIT_STATUS);
   if (!(await protectFromOomKiller())) log.debug("oom-score-not-set");
   const controller = new AbortController();
   let leave: (() => void) | undefined;
