@@ -1,6 +1,6 @@
 /** One layer in the cache: what the read path writes to and the keeper reads from. */
 import { raceAbort } from "../base/abort.ts";
-import { DaemonError, errorCode, systemErrorName, withContext } from "../base/errors.ts";
+import { DaemonError, errorCode, isDiskFull, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { ByteRange } from "../base/range-set.ts";
 import { hasSha256 } from "../block/index.ts";
@@ -173,7 +173,7 @@ export class CachedLayer implements StoredLayer {
         await this.file.write(index, tarBytes);
         break;
       } catch (error) {
-        if (isNoSpace(error) && !isRetry && (await quota.onNoSpace("decoded", cost))) continue;
+        if (isDiskFull(error) && !isRetry && (await quota.onNoSpace("decoded", cost))) continue;
         quota.release("decoded", cost);
         logger.warn("cache-write-failed", { layer: this.id, block: index, err: error });
         return "failed";
@@ -208,9 +208,4 @@ export class CachedLayer implements StoredLayer {
     }
     return this.file.has(index);
   }
-}
-
-export function isNoSpace(error: unknown): boolean {
-  const name = systemErrorName(error);
-  return name === "ENOSPC" || name === "EDQUOT";
 }

@@ -1,8 +1,9 @@
 /** Mounts below the state folder that were left by a process that was killed; never touched. */
-import { readdir, rmdir } from "node:fs/promises";
+import { rmdir } from "node:fs/promises";
 import { join } from "node:path";
-import { DaemonError, systemErrorName } from "../base/errors.ts";
+import { DaemonError } from "../base/errors.ts";
 import { mountAt, readMountInfo } from "../base/mountinfo.ts";
+import { namesIn } from "../base/names-in.ts";
 import { unmount } from "../base/native.ts";
 import { EROFS_FS_TYPE, KEEPER_FS_TYPE } from "./mount-table.ts";
 
@@ -40,14 +41,5 @@ export async function clearStaleMounts(
       await clearMounts(path);
       await rmdir(path).catch(() => undefined);
     }
-  }
-}
-
-async function namesIn(folder: string): Promise<readonly string[]> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    if (systemErrorName(error) === "ENOENT") return [];
-    throw error;
   }
 }

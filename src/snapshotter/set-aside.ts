@@ -6,9 +6,9 @@ import { readdir, readFile, readlink, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
-import { systemErrorName } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { parseMountInfo } from "../base/mountinfo.ts";
+import { namesIn } from "../base/names-in.ts";
 import { SET_ASIDE_KEPT_MS } from "./limits.ts";
 import { removeTree } from "./tree-scan.ts";
 
@@ -73,13 +73,4 @@ async function mountTables(): Promise<readonly string[]> {
     if (text !== undefined) tables.set(namespace, text);
   }
   return [...tables.values()];
-}
-
-async function namesIn(folder: string): Promise<readonly string[]> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    if (systemErrorName(error) === "ENOENT") return [];
-    throw error;
-  }
 }

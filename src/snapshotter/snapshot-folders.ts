@@ -4,7 +4,6 @@
  */
 import { chmod, chown, mkdir, open, readdir, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { DaemonError } from "../base/errors.ts";
 import { systemErrorName, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { RootOwner } from "./mounts.ts";
@@ -60,7 +59,7 @@ export class SnapshotFolders {
       await rename(draft, join(this.#root, String(id)));
       await this.#sync();
     } catch (error) {
-      throw withContext(error, `cannot create the folder of snapshot ${id}`, diskCode(error));
+      throw withContext(error, `cannot create the folder of snapshot ${id}`);
     }
   }
 
@@ -138,10 +137,4 @@ export class SnapshotFolders {
       await handle.close();
     }
   }
-}
-
-function diskCode(error: unknown): DaemonError["code"] {
-  return ["ENOSPC", "EDQUOT"].includes(systemErrorName(error) ?? "")
-    ? "resource-exhausted"
-    : "internal";
 }

@@ -3,7 +3,7 @@
  * replaces everything, atomically (new file, sync, rename, sync of the folder).
  * One call at a time: the metastore serialises them.
  */
-import { DaemonError, withContext } from "../../base/errors.ts";
+import { DaemonError, isDiskFull, withContext } from "../../base/errors.ts";
 import { JOURNAL_BYTES_MAX } from "../limits.ts";
 import { encodeFrame, readFrames } from "./frames.ts";
 import type { JournalFile, JournalFiles } from "./journal-files.ts";
@@ -77,7 +77,7 @@ export class Journal implements AsyncDisposable {
       await file.write(frame, this.#bytes);
     } catch (error) {
       // A whole new journal finds no room either, while a smaller frame may: a removal, say.
-      if (diskCode(error) === "resource-exhausted") await this.#cutTail(file);
+      if (isDiskFull(error)) await this.#cutTail(file);
       throw withContext(error, "cannot append to the journal", diskCode(error));
     }
     try {
@@ -152,7 +152,5 @@ export class Journal implements AsyncDisposable {
 }
 
 function diskCode(error: unknown): "resource-exhausted" | "unavailable" {
-  const isFull =
-    error instanceof Error && "code" in error && /^(ENOSPC|EDQUOT)$/.test(String(error.code));
-  return isFull ? "resource-exhausted" : "unavailable";
+  return isDiskFull(error) ? "resource-exhausted" : "unavailable";
 }
