@@ -8,7 +8,7 @@ import { mountAt, readMountInfo } from "../../../src/base/mountinfo.ts";
 import { mount, unmount } from "../../../src/base/native.ts";
 import { ENOENT, FuseSession } from "../../../src/fuse/index.ts";
 import type { FuseFileSystem } from "../../../src/fuse/index.ts";
-import { missingForFuse, never } from "../../support/fuse/keeper-fixture.ts";
+import { needsFuse, never } from "../../support/fuse/keeper-fixture.ts";
 
 /** Never touched by this process, which serves it. */
 const EMPTY: FuseFileSystem = {
@@ -24,11 +24,7 @@ describe("FuseSession", () => {
   let folder: string;
 
   before(async function () {
-    const missing = await missingForFuse();
-    if (missing !== undefined) {
-      console.warn(`skipped: ${missing}`);
-      this.skip();
-    }
+    await needsFuse(this);
   });
 
   beforeEach(async () => {

@@ -16,7 +16,7 @@ import {
   ended,
   Gate,
   KeeperFixture,
-  missingForFuse,
+  needsFuse,
   never,
   readPage,
   run,
@@ -56,11 +56,7 @@ describe("keeper", () => {
   let data: string;
 
   before(async function () {
-    const missing = await missingForFuse();
-    if (missing !== undefined) {
-      console.warn(`skipped: ${missing}`);
-      this.skip();
-    }
+    await needsFuse(this);
   });
 
   beforeEach(async () => {

@@ -10,7 +10,7 @@ import { Rootfs } from "../../../src/rootfs/index.ts";
 import type { ChainMount, KeeperClient, MountMode } from "../../../src/rootfs/index.ts";
 import {
   KeeperFixture,
-  missingForFuse,
+  needsFuse,
   never,
   sha256File,
   until,
@@ -27,11 +27,7 @@ describe("What a killed process left mounted", () => {
   let chain: ChainMount;
 
   before(async function () {
-    const missing = await missingForFuse();
-    if (missing !== undefined) {
-      console.warn(`skipped: ${missing}`);
-      this.skip();
-    }
+    await needsFuse(this);
   });
 
   beforeEach(async () => {

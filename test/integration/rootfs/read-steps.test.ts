@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { MOUNT_MODES } from "../../../src/rootfs/index.ts";
 import type { MountMode } from "../../../src/rootfs/index.ts";
-import { missingForFuse } from "../../support/fuse/keeper-fixture.ts";
+import { needsFuse } from "../../support/fuse/keeper-fixture.ts";
 import { READ_KINDS } from "../../support/kernels/page-reader.ts";
 import { FAULTS, PAGE_BYTES, runReadSteps } from "../../support/kernels/read-steps.ts";
 import type { Step } from "../../support/kernels/read-steps.ts";
@@ -28,11 +28,7 @@ function stepsOf(mode: MountMode): readonly Step[] {
 
 describe("readers that fail or are killed at every 4 KiB", () => {
   before(async function () {
-    const missing = await missingForFuse();
-    if (missing !== undefined) {
-      console.warn(`skipped: ${missing}`);
-      this.skip();
-    }
+    await needsFuse(this);
   });
 
   for (const mode of MOUNT_MODES) {

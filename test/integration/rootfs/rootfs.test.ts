@@ -19,7 +19,7 @@ import type { ChainMount, KeeperClient, MountMode } from "../../../src/rootfs/in
 import {
   ended,
   KeeperFixture,
-  missingForFuse,
+  needsFuse,
   never,
   run,
   sha256File,
@@ -40,11 +40,7 @@ describe("rootfs", () => {
   let keeper: KeeperClient;
 
   before(async function () {
-    const missing = await missingForFuse();
-    if (missing !== undefined) {
-      console.warn(`skipped: ${missing}`);
-      this.skip();
-    }
+    await needsFuse(this);
   });
 
   beforeEach(async () => {

@@ -9,17 +9,13 @@ import { readMountInfo } from "../../../src/base/mountinfo.ts";
 import { mount, unmount } from "../../../src/base/native.ts";
 import { selfTest } from "../../../src/rootfs/index.ts";
 import type { MountMode, SelfTestVerdict } from "../../../src/rootfs/index.ts";
-import { missingForFuse, never } from "../../support/fuse/keeper-fixture.ts";
+import { needsFuse, never } from "../../support/fuse/keeper-fixture.ts";
 
 describe("self-test", () => {
   let folder: string;
 
   before(async function () {
-    const missing = await missingForFuse();
-    if (missing !== undefined) {
-      console.warn(`skipped: ${missing}`);
-      this.skip();
-    }
+    await needsFuse(this);
   });
 
   beforeEach(async () => {

@@ -18,7 +18,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const KEEPER_PROGRAM = join(HERE, "..", "..", "..", "src", "keeper", "keeper-process.js");
 
 /** Why FUSE tests cannot run here, or undefined. */
-export async function missingForFuse(): Promise<string | undefined> {
+async function missingForFuse(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return "root is needed to mount";
   try {
     await access("/dev/fuse");
@@ -26,6 +26,14 @@ export async function missingForFuse(): Promise<string | undefined> {
   } catch {
     return "/dev/fuse is missing";
   }
+}
+
+/** Skips the suite, saying why, where FUSE tests cannot run: for its `before`. */
+export async function needsFuse(context: Mocha.Context): Promise<void> {
+  const missing = await missingForFuse();
+  if (missing === undefined) return;
+  console.warn(`skipped: ${missing}`);
+  context.skip();
 }
 
 export const never: AbortSignal = new AbortController().signal;

@@ -2,14 +2,9 @@
  * A front before the lab's registry, in this process: it knows the ranges (the registry's log does
  * not show them) and can hold answers back, so that a test decides when a block arrives.
  */
-import {
-  createServer,
-  request,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Lab } from "./lab.ts";
+import { closeServer, listenOnLoopback, requestUpstream } from "./loopback.ts";
 
 export interface FrontRequest {
   readonly method: string;
@@ -39,11 +34,8 @@ export class Front implements AsyncDisposable {
   }
 
   static async start(lab: Lab, upstream: string): Promise<Front> {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const address = server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    return lab.use(new Front(server, address.port, upstream));
+    const { server, port } = await listenOnLoopback();
+    return lab.use(new Front(server, port, upstream));
   }
 
   reference(repository: string): string {
@@ -89,20 +81,11 @@ export class Front implements AsyncDisposable {
   }
 
   #pass(incoming: IncomingMessage, answer: ServerResponse): void {
-    const upstream = request(
-      {
-        host: this.#upstream.hostname,
-        port: this.#upstream.port,
-        path: incoming.url,
-        method: incoming.method,
-        headers: incoming.headers,
-        agent: false,
-      },
-      (response) => {
-        answer.writeHead(response.statusCode ?? 502, response.headers);
-        response.pipe(answer);
-      },
-    );
+    const upstream = requestUpstream(this.#upstream, incoming);
+    upstream.once("response", (response) => {
+      answer.writeHead(response.statusCode ?? 502, response.headers);
+      response.pipe(answer);
+    });
     upstream.once("error", () => answer.destroy());
     answer.once("close", () => upstream.destroy());
     incoming.pipe(upstream);
@@ -110,7 +93,6 @@ export class Front implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#held.clear();
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
+    await closeServer(this.#server);
   }
 }

@@ -3,15 +3,10 @@
  * asked. Only our program is treated so: containerd's own requests pass.
  */
 import { once } from "node:events";
-import {
-  createServer,
-  request,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Lab } from "./lab.ts";
+import { closeServer, listenOnLoopback, requestUpstream } from "./loopback.ts";
 
 const OUR_AGENT = "faasnet-snapshotter";
 /** Pieces in which bytes are paced; small, so that all connections advance together. */
@@ -66,11 +61,8 @@ export class ImpairedRegistry implements AsyncDisposable {
   }
 
   static async start(lab: Lab, upstream: string): Promise<ImpairedRegistry> {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const address = server.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    return lab.use(new ImpairedRegistry(server, address.port, upstream));
+    const { server, port } = await listenOnLoopback();
+    return lab.use(new ImpairedRegistry(server, port, upstream));
   }
 
   reference(repository: string): string {
@@ -120,14 +112,7 @@ export class ImpairedRegistry implements AsyncDisposable {
       answer.end();
       return;
     }
-    const upstream = request({
-      host: this.#upstream.hostname,
-      port: this.#upstream.port,
-      path: incoming.url,
-      method: incoming.method,
-      headers: incoming.headers,
-      agent: false,
-    });
+    const upstream = requestUpstream(this.#upstream, incoming);
     answer.once("close", () => upstream.destroy());
     incoming.pipe(upstream);
     const [response] = (await once(upstream, "response")) as [IncomingMessage];
@@ -176,8 +161,7 @@ export class ImpairedRegistry implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
+    await closeServer(this.#server);
   }
 }
 

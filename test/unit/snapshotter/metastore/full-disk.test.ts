@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { silentLogger } from "../../../../src/base/log.ts";
 import { Metastore } from "../../../../src/snapshotter/metastore/metastore.ts";
 import type { JournalFiles } from "../../../../src/snapshotter/metastore/journal-files.ts";
-import type { SnapshotRecord } from "../../../../src/snapshotter/snapshot-info.ts";
 import { CrashingDisk } from "../../../support/snapshotter/crashing-disk.ts";
 import { FakeClock } from "../../../support/snapshotter/fake-clock.ts";
+import { sampleRecord } from "../../../support/snapshotter/sample-record.ts";
 
 /** A disk whose files may have so many bytes together; `new` files count too. */
 function bounded(disk: CrashingDisk): { readonly files: JournalFiles; room: number } {
@@ -36,20 +36,6 @@ function bounded(disk: CrashingDisk): { readonly files: JournalFiles; room: numb
   return Object.assign(state, { files });
 }
 
-function record(metastore: Metastore, name: string, label: string): SnapshotRecord {
-  return {
-    id: metastore.reserveId(),
-    name,
-    parent: "",
-    kind: "active",
-    createdNs: 1n,
-    updatedNs: 2n,
-    labels: new Map([["x", label]]),
-    chainId: undefined,
-    usage: undefined,
-  };
-}
-
 describe("metastore on a full disk", () => {
   async function open(files: JournalFiles): Promise<Metastore> {
     return Metastore.open({ files, clock: new FakeClock(), log: silentLogger });
@@ -57,7 +43,7 @@ describe("metastore on a full disk", () => {
 
   function put(metastore: Metastore, name: string, label = ""): Promise<void> {
     return metastore.transact((transaction) => {
-      transaction.put(record(metastore, name, label));
+      transaction.put(sampleRecord(metastore, name, label));
     });
   }
 

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { silentLogger } from "../../../../src/base/log.ts";
 import { Metastore } from "../../../../src/snapshotter/metastore/metastore.ts";
-import type { SnapshotRecord } from "../../../../src/snapshotter/snapshot-info.ts";
 import { CrashingDisk } from "../../../support/snapshotter/crashing-disk.ts";
 import { FakeClock } from "../../../support/snapshotter/fake-clock.ts";
+import { sampleRecord } from "../../../support/snapshotter/sample-record.ts";
 
 type Step =
   | { readonly kind: "put"; readonly name: string; readonly label: string }
@@ -24,23 +24,9 @@ async function openOn(disk: CrashingDisk): Promise<Metastore> {
   });
 }
 
-function record(metastore: Metastore, name: string, label: string): SnapshotRecord {
-  return {
-    id: metastore.reserveId(),
-    name,
-    parent: "",
-    kind: "active",
-    createdNs: 1n,
-    updatedNs: 2n,
-    labels: new Map([["containerd.io/snapshot/x", label]]),
-    chainId: undefined,
-    usage: undefined,
-  };
-}
-
 function run(metastore: Metastore, step: Step): Promise<void> {
   return metastore.transact((transaction) => {
-    if (step.kind === "put") transaction.put(record(metastore, step.name, step.label));
+    if (step.kind === "put") transaction.put(sampleRecord(metastore, step.name, step.label));
     else if (step.kind === "delete") transaction.delete(step.name);
     else transaction.setOwner(step.uuid);
   });
@@ -108,7 +94,7 @@ describe("metastore", () => {
     const metastore = await openOn(new CrashingDisk());
     await assert.rejects(
       metastore.transact((transaction) => {
-        transaction.put(record(metastore, "a", "1"));
+        transaction.put(sampleRecord(metastore, "a", "1"));
         throw new RangeError("no");
       }),
       RangeError,
@@ -132,7 +118,7 @@ describe("metastore", () => {
     const metastore = await openOn(disk);
     const ids = new Set<number>();
     for (let round = 0; round < 30; round += 1) {
-      const one = record(metastore, "a", "x".repeat(50));
+      const one = sampleRecord(metastore, "a", "x".repeat(50));
       assert.ok(!ids.has(one.id));
       ids.add(one.id);
       await metastore.transact((transaction) => {
@@ -188,7 +174,7 @@ describe("metastore", () => {
       ["ключ 🗝", "\u0000\u2028\ufffd"],
     ]);
     await metastore.transact((transaction) => {
-      transaction.put({ ...record(metastore, "a", ""), labels });
+      transaction.put({ ...sampleRecord(metastore, "a", ""), labels });
     });
     await metastore[Symbol.asyncDispose]();
     assert.deepEqual((await openOn(disk)).get("a")?.labels, labels);
