@@ -12,8 +12,13 @@ import { DaemonError, errorCode, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import type { ByteRange } from "../base/range-set.ts";
+import { assemble, presentRange } from "./assemble.ts";
+import { AskedBlocks } from "./asked-blocks.ts";
+import { BlobRelay } from "./blob-relay.ts";
+import type { OpenBlobOptions, OpenedBlob } from "./blob-relay.ts";
 import { FETCH_PRIORITY } from "./block-source.ts";
 import type { BlockLayer, FetchPriority, StoredLayer } from "./block-source.ts";
+import { FetchOrder } from "./fetch-order.ts";
 import { FetchScheduler } from "./fetch-scheduler.ts";
 import type { SchedulerCounts, SchedulerOptions } from "./fetch-scheduler.ts";
 import { BlockFinisher } from "./finish-block.ts";
@@ -23,6 +28,8 @@ import { ENSURE_BYTES_MAX, ENSURE_ROUNDS_MAX, CALL_BLOCKS_MAX } from "./limits.t
 import { MemoryBlocks } from "./memory-blocks.ts";
 import { shortDigest } from "./names.ts";
 import { DEFAULT_ORIGIN_SLOTS } from "./origin-slots.ts";
+import { prefetchList } from "./prefetch-list.ts";
+import type { PrefetchListResult } from "./prefetch-list.ts";
 import { DEFAULT_READ_AHEAD, ReadAhead } from "./read-ahead.ts";
 import type { ReadAheadOptions } from "./read-ahead.ts";
 import { ReadCounters } from "./read-counters.ts";
@@ -36,12 +43,15 @@ export interface BlockResolverOptions extends SchedulerOptions {
   readonly readAhead: ReadAheadOptions;
   /** Decoded blocks kept in memory when the disk has no room. */
   readonly memoryBytesMax: number;
+  /** Verified blob bytes kept in memory for other nodes: RELAY_MEMORY_BYTES in a tree. */
+  readonly relayMemoryBytesMax: number;
 }
 
 export const DEFAULT_BLOCK_RESOLVER_OPTIONS: BlockResolverOptions = {
   readLimitMs: 60_000,
   readAhead: DEFAULT_READ_AHEAD,
   memoryBytesMax: 8 * 1024 * 1024,
+  relayMemoryBytesMax: 0,
   backoff: DEFAULT_BACKOFF,
   slots: DEFAULT_ORIGIN_SLOTS,
   parkMs: 500,
@@ -70,18 +80,24 @@ export type EnsureResult =
   /** Not kept: exactly the bytes asked for. */
   | { readonly data: Uint8Array };
 
-export interface PrefetchResult {
+export interface FillSpanResult {
   readonly storedBlocks: number;
   /** Fetched, but there was no room to keep them. */
   readonly passedBlocks: number;
 }
+
+/** A block is new in a layer's order; must not throw. */
+export type OrderListener = (layerId: string, index: number) => void;
 
 interface OpenLayer {
   readonly layer: BlockLayer;
   readonly stored: StoredLayer;
   readonly counters: ReadCounters;
   readonly readAhead: ReadAhead;
+  readonly order: FetchOrder;
+  readonly asked: AskedBlocks;
   readonly controller: AbortController;
+  readonly signal: AbortSignal;
   /** The store refused the last block: fetching ahead would be for nothing. */
   isPassingThrough: boolean;
 }
@@ -91,6 +107,9 @@ export class BlockResolver implements AsyncDisposable {
   readonly #logger: Logger;
   readonly #options: BlockResolverOptions;
   readonly #memory: MemoryBlocks;
+  readonly #blobMemory: MemoryBlocks;
+  readonly #relay: BlobRelay;
+  readonly #orderListeners = new Set<OrderListener>();
   readonly #scheduler: FetchScheduler;
   readonly #layers = new Map<string, OpenLayer>();
   /** Of layers that were removed; `stats` never runs backwards. */
@@ -104,25 +123,38 @@ export class BlockResolver implements AsyncDisposable {
     this.#logger = dependencies.logger;
     this.#options = { ...DEFAULT_BLOCK_RESOLVER_OPTIONS, ...options };
     this.#memory = new MemoryBlocks(this.#options.memoryBytesMax);
+    this.#blobMemory = new MemoryBlocks(this.#options.relayMemoryBytesMax);
     const { clock, random, logger, decodeFrame } = dependencies;
-    const finisher = new BlockFinisher(dependencies.decodeBlock, this.#memory);
+    const finisher = new BlockFinisher(dependencies.decodeBlock, this.#memory, this.#blobMemory);
     const counters = (layerId: string): ReadCounters =>
       this.#layers.get(layerId)?.counters ?? this.#closedCounters;
     this.#scheduler = new FetchScheduler(
       { clock, random, logger, finisher, decodeFrame, counters },
       this.#options,
     );
+    this.#relay = new BlobRelay({
+      scheduler: this.#scheduler,
+      finisher,
+      memory: this.#blobMemory,
+      logger,
+    });
   }
 
   /** Makes a layer readable; `already-exists` when it is. The store stays its owner's. */
   addLayer(layer: BlockLayer, stored: StoredLayer): void {
     this.#scheduler.addLayer(layer, stored);
+    const controller = new AbortController();
     this.#layers.set(layer.id, {
       layer,
       stored,
       counters: new ReadCounters(),
       readAhead: new ReadAhead(this.#options.readAhead),
-      controller: new AbortController(),
+      order: new FetchOrder((index) => {
+        for (const listener of this.#orderListeners) listener(layer.id, index);
+      }),
+      asked: new AskedBlocks(),
+      controller,
+      signal: controller.signal,
       isPassingThrough: false,
     });
   }
@@ -161,10 +193,12 @@ export class BlockResolver implements AsyncDisposable {
     if (range.start >= table.tarBytes) return { present: [range] };
     const span = table.span({ start: range.start, end: Math.min(range.end, table.tarBytes) });
     checkSpan(span);
+    if (options.priority !== FETCH_PRIORITY.fill) noteSpan(open.order, span);
     if (options.priority === FETCH_PRIORITY.reader) this.#readAhead(open, range, span);
     if (open.stored.hold(span.first, span.last)) {
-      open.counters.presentBlocks += span.last - span.first + 1;
-      return { present: [presentRange(open.layer, span)] };
+      const present = presentRange(open.layer, span);
+      open.counters.disk.add(1, span.last - span.first + 1, present.end - present.start);
+      return { present: [present] };
     }
     return this.#withLimit(open, span, options, (signal) =>
       this.#ensureMissing(open, { range, span }, { priority: options.priority, signal }),
@@ -175,11 +209,11 @@ export class BlockResolver implements AsyncDisposable {
    * Brings blocks first…last into the store, in order of the tar stream. Stops at the first
    * failure, which it throws.
    */
-  async prefetch(
+  async fill(
     layerId: string,
     span: { readonly first: number; readonly last: number },
     options: EnsureOptions,
-  ): Promise<PrefetchResult> {
+  ): Promise<FillSpanResult> {
     const open = this.#open(layerId);
     checkSpan(span);
     return this.#withLimit(open, span, options, async (signal) => {
@@ -189,14 +223,84 @@ export class BlockResolver implements AsyncDisposable {
     });
   }
 
-  /** A source has appeared or recovered: waiting blocks need not sit out their backoff. */
-  wake(): void {
-    this.#scheduler.wake();
+  /**
+   * Fetches blocks ahead of their readers, in the list's order, below every reader and above fill.
+   * What is there is passed over, what fails is left to whoever will want it. Rejects when the
+   * signal is aborted, for a list of over PREFETCH_LIST_MAX or with foreign indexes
+   * (`out-of-range`).
+   */
+  async prefetch(
+    layerId: string,
+    blocks: readonly number[],
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<PrefetchListResult> {
+    const open = this.#open(layerId);
+    const { count } = open.layer.table;
+    const isForeign = (index: number): boolean =>
+      !Number.isInteger(index) || index < 0 || index >= count;
+    if (blocks.some(isForeign)) {
+      throw new DaemonError("out-of-range", `layer ${layerId} has ${count} blocks`);
+    }
+    const options = {
+      priority: FETCH_PRIORITY.prefetch,
+      signal: AbortSignal.any([signal, open.signal]),
+    };
+    return prefetchList(blocks, {
+      isPresent: (index) => open.stored.has(index),
+      acquire: async (index) => {
+        open.order.add(index);
+        return this.#acquire(open, index, options);
+      },
+      signal: options.signal,
+    });
+  }
+
+  /**
+   * The blob bytes of one block, for another node: what is here at once, what is on its way as it
+   * arrives, else (with `mayFetch`) fetched at the priority. Undefined: neither, or the block is
+   * part of a `zstd-sequential` frame. Throws `out-of-range`, `not-found` (the layer is not open),
+   * `resource-exhausted` (too much is open for others), `canceled`.
+   *
+   * Whoever takes the result reads `pieces` to the end, or leaves their loop, or aborts the signal:
+   * the bytes are held until then.
+   */
+  async openBlob(
+    layerId: string,
+    block: number,
+    options: OpenBlobOptions,
+  ): Promise<OpenedBlob | undefined> {
+    const open = this.#open(layerId);
+    const opened = await this.#relay.open(open, block, options);
+    const isDemand = opened?.from === "relay" && options.priority === FETCH_PRIORITY.reader;
+    if (isDemand) open.order.add(block);
+    return opened;
+  }
+
+  /** In which order the layer's blocks were first wanted here, fill excepted. */
+  order(layerId: string): FetchOrder {
+    return this.#open(layerId).order;
+  }
+
+  /** Tells of each block that is new in a layer's order; the result stops it. */
+  onOrder(listener: OrderListener): () => void {
+    this.#orderListeners.add(listener);
+    return () => {
+      this.#orderListeners.delete(listener);
+    };
+  }
+
+  /**
+   * A source has appeared, recovered or become ready: waiting blocks need not sit out their
+   * backoff. With a source's name, only that one's is forgotten, and its refusals too.
+   */
+  wake(sourceName?: string): void {
+    this.#scheduler.wake(sourceName);
   }
 
   /** Forgets the blocks kept in memory (`faasnet cache clear`). */
   clearMemory(): void {
     this.#memory.clear();
+    this.#blobMemory.clear();
   }
 
   stats(layerId?: string): ReadCounts {
@@ -208,14 +312,15 @@ export class BlockResolver implements AsyncDisposable {
   }
 
   /** What is going on now. */
-  get counts(): SchedulerCounts & { readonly memoryBytes: number } {
-    return { ...this.#scheduler.counts, memoryBytes: this.#memory.bytes };
+  get counts(): SchedulerCounts & { readonly memoryBytes: number; readonly relayBytes: number } {
+    const memoryBytes = this.#memory.bytes + this.#blobMemory.bytes;
+    return { ...this.#scheduler.counts, memoryBytes, relayBytes: this.#relay.bytes };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const layerId of [...this.#layers.keys()]) this.removeLayer(layerId);
     await this.#scheduler[Symbol.asyncDispose]();
-    this.#memory.clear();
+    this.clearMemory();
   }
 
   #open(layerId: string): OpenLayer {
@@ -270,17 +375,19 @@ export class BlockResolver implements AsyncDisposable {
     index: number,
     options: { readonly priority: FetchPriority; readonly signal: AbortSignal },
   ): Promise<BlockOutcome> {
-    const { layer, stored } = open;
-    if (stored.has(index)) {
-      open.counters.presentBlocks += 1;
-      return { isStored: true };
-    }
-    if (stored.isDoubtful(index) && (await this.#confirm(open, index, options.signal))) {
-      open.counters.presentBlocks += 1;
+    const { layer, stored, counters } = open;
+    const isDoubtful = stored.isDoubtful(index);
+    const isThere =
+      stored.has(index) || (isDoubtful && (await this.#confirm(open, index, options.signal)));
+    if (isThere) {
+      counters.disk.add(1, 1, layer.table.at(index).tarLength);
       return { isStored: true };
     }
     const bytes = this.#memory.get(layer.id, index);
-    if (bytes !== undefined) return { isStored: false, bytes };
+    if (bytes !== undefined) {
+      counters.memory.add(1, 1, bytes.length);
+      return { isStored: false, bytes };
+    }
     const outcome = await this.#scheduler.want(layer.id, index, options);
     open.isPassingThrough = !outcome.isStored;
     return outcome;
@@ -305,6 +412,7 @@ export class BlockResolver implements AsyncDisposable {
     if (ahead === undefined || open.isPassingThrough) return;
     const options = { priority: FETCH_PRIORITY.readAhead, signal: open.controller.signal };
     for (let index = ahead.first; index <= ahead.last; index += 1) {
+      open.order.add(index);
       if (open.stored.has(index)) continue;
       this.#acquire(open, index, options).catch((error: unknown) => {
         this.#logger.debug("read-ahead-failed", { layer: open.layer.id, err: error });
@@ -353,45 +461,15 @@ export class BlockResolver implements AsyncDisposable {
   }
 }
 
+function noteSpan(
+  order: FetchOrder,
+  { first, last }: { readonly first: number; readonly last: number },
+): void {
+  for (let index = first; index <= last; index += 1) order.add(index);
+}
+
 function checkSpan(span: { readonly first: number; readonly last: number }): void {
   if (span.last - span.first >= CALL_BLOCKS_MAX) {
     throw new DaemonError("out-of-range", `over ${CALL_BLOCKS_MAX} blocks asked for at once`);
   }
-}
-
-/** The blocks' tar range; the last block's includes the padding of the data device. */
-function presentRange(
-  { table }: BlockLayer,
-  { first, last }: { readonly first: number; readonly last: number },
-): ByteRange {
-  const isLast = last + 1 >= table.count;
-  const end = isLast ? Math.ceil(table.tarBytes / 512) * 512 : table.tarOffsetOf(last + 1);
-  return { start: table.tarOffsetOf(first), end };
-}
-
-/** The asked bytes from blocks in hand and blocks in the store; undefined: one is gone again. */
-async function assemble(
-  { layer, stored }: OpenLayer,
-  { range, first }: { readonly range: ByteRange; readonly first: number },
-  outcomes: readonly BlockOutcome[],
-): Promise<Uint8Array | undefined> {
-  const data = Buffer.alloc(range.end - range.start);
-  for (const [offset, outcome] of outcomes.entries()) {
-    const block = layer.table.at(first + offset);
-    const start = Math.max(range.start, block.tarOffset);
-    const end = Math.min(range.end, block.tarOffset + block.tarLength);
-    let bytes: Uint8Array;
-    if (outcome.isStored) {
-      try {
-        bytes = await stored.read({ start, end });
-      } catch (error) {
-        if (errorCode(error) === "not-found") return undefined;
-        throw error;
-      }
-    } else {
-      bytes = outcome.bytes.subarray(start - block.tarOffset, end - block.tarOffset);
-    }
-    data.set(bytes, start - range.start);
-  }
-  return data;
 }

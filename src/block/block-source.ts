@@ -1,4 +1,5 @@
 /** What the read path asks of the places that blocks come from, and of the places they go to. */
+import { DaemonError } from "../base/errors.ts";
 import type { ByteRange } from "../base/range-set.ts";
 import type { Digest } from "../oci/index.ts";
 import type { Block, BlockTable } from "./block-table.ts";
@@ -6,6 +7,15 @@ import type { Block, BlockTable } from "./block-table.ts";
 /** Lower is served first. */
 export const FETCH_PRIORITY = { reader: 0, readAhead: 1, prefetch: 2, fill: 3 } as const;
 export type FetchPriority = 0 | 1 | 2 | 3;
+
+/** One block's place in its layer's blob. */
+export interface BlobPlace {
+  readonly index: number;
+  /** Blob bytes. */
+  readonly start: number;
+  /** Exclusive. */
+  readonly end: number;
+}
 
 /** A run of adjacent blocks of one layer, as one range of its blob. */
 export interface BlobRun {
@@ -18,30 +28,67 @@ export interface BlobRun {
   readonly firstBlock: number;
   /** Inclusive. */
   readonly lastBlock: number;
+  /**
+   * The blocks by themselves, in order of the blob; neighbours may share a byte, and there may be
+   * gaps. Empty for a `zstd-sequential` frame, which is had as a whole or not at all.
+   */
+  readonly blocks?: readonly BlobPlace[];
 }
 
 export interface SourceFetchOptions {
   /** When aborted, the stream ends with the signal's reason and its connection is given up. */
   readonly signal: AbortSignal;
   readonly priority: FetchPriority;
+  /**
+   * To be called at each sign of life that is no bytes (a parent that itself waits says so): the
+   * request is then not given up for its silence. An empty piece of the stream says the same.
+   */
+  readonly onAlive?: () => void;
 }
 
 /**
- * A place that has blob bytes: a registry, later a tree parent.
+ * `skip`: not now, and nobody's fault; the next source is asked, and this one again after `wake`
+ * or a short while. `untilMs` (of the clock): it will know soon, and until then no source after it
+ * is asked in its place; later than that it counts as `skip`.
+ */
+export type SourceReadiness = "ready" | "skip" | { readonly untilMs: number };
+
+/**
+ * A place that has blob bytes: a registry, a tree parent.
  *
  * A failure's code decides what follows: `data-loss` convicts the source for these blocks, a
  * retryable code (base/errors) is tried again with backoff, any other makes the layer's blocks
- * go to the next source.
+ * go to the next source. An error of `passError` blames nobody: just these blocks go to the next.
  */
 export interface BlockSource {
   /** A short constant for logs and counters: `registry`, `parent`. Unique within a layer. */
   readonly name: string;
   /** What limits are counted by: scheme, host and port. */
   readonly origin: string;
+  /**
+   * Whether it is to be asked now; absent: always. Cheap, as it is asked for every queued block,
+   * and only when no source before it is ready.
+   */
+  readiness?(priority: FetchPriority): SourceReadiness;
   /** Streams exactly the bytes of `run.range`, in order; the caller copies the pieces. */
   fetch(run: BlobRun, options: SourceFetchOptions): Promise<AsyncIterable<Uint8Array>>;
   /** Told when a complete block had the wrong digest. */
   onBadBlock?(run: BlobRun, block: Block): void;
+}
+
+/**
+ * What a source's `fetch` throws for blocks that it has not and cannot get now: the next source is
+ * asked, this one a little later again, and its other blocks do not suffer for it.
+ */
+export function passError(
+  message: string,
+  options: { readonly cause?: unknown } = {},
+): DaemonError {
+  return new DaemonError("unavailable", message, { ...options, details: { passes: true } });
+}
+
+export function isPass(error: unknown): boolean {
+  return error instanceof DaemonError && error.details["passes"] === true;
 }
 
 /** A layer as the read path sees it. */

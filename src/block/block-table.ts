@@ -132,6 +132,15 @@ export class BlockTable {
   }
 }
 
+/** Uncompressed: the block's blob bytes are its tar bytes. */
+export function isPlain(block: Block): boolean {
+  return (
+    block.codec === "none" &&
+    block.blobLength === block.tarLength &&
+    Buffer.compare(block.blobSha256, block.tarSha256) === 0
+  );
+}
+
 /** Its blob range is a whole frame's, decoded as it streams. */
 function isStreamed(codec: number): boolean {
   return BLOCK_CODECS[codec] === "zstd-sequential";

@@ -5,11 +5,12 @@
  * one request; layers in turn; a source that fails is asked again with backoff while others are
  * tried. A flight lives as long as somebody waits for it: how long is the waiter's business.
  */
-import { abortReason, throwIfAborted } from "../base/abort.ts";
+import { throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
 import { DaemonError, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
+import type { ArrivingBlob } from "./arriving-blob.ts";
 import type { BlockLayer, FetchPriority, StoredLayer } from "./block-source.ts";
 import type { Block } from "./block-table.ts";
 import { describeBlock } from "./finish-block.ts";
@@ -23,13 +24,13 @@ import type { Choice } from "./next-run.ts";
 import { OriginSlots } from "./origin-slots.ts";
 import type { OriginSlotsOptions } from "./origin-slots.ts";
 import type { ReadCounters } from "./read-counters.ts";
-import { backoffMs, classifyFailure } from "./retry.ts";
 import type { BackoffOptions } from "./retry.ts";
-import { isAbandoned } from "./run.ts";
+import { isAbandoned, openRun } from "./run.ts";
 import type { Run } from "./run.ts";
 import { executeRun } from "./run-executor.ts";
 import type { DecodeFrame, RunContext, RunReports } from "./run-executor.ts";
-import { SilenceWatch } from "./silence-watch.ts";
+import { noteFailure } from "./run-failure.ts";
+import { watchRun } from "./run-watch.ts";
 
 export interface SchedulerOptions {
   readonly backoff: BackoffOptions;
@@ -49,6 +50,18 @@ export interface SchedulerDependencies {
   readonly finisher: BlockFinisher;
   readonly decodeFrame: DecodeFrame;
   readonly counters: (layerId: string) => ReadCounters;
+}
+
+export interface TapOptions {
+  readonly priority: FetchPriority;
+  readonly mayFetch: boolean;
+  readonly isKept: boolean;
+}
+
+export interface OpenTap {
+  readonly blob: ArrivingBlob;
+  /** To be called once, when the bytes are no longer waited for. */
+  readonly leave: () => void;
 }
 
 export interface SchedulerCounts {
@@ -119,15 +132,40 @@ export class FetchScheduler implements AsyncDisposable {
     options: { readonly priority: FetchPriority; readonly signal: AbortSignal },
   ): Promise<BlockOutcome> {
     throwIfAborted(options.signal);
-    const queue = this.#queues.get(layerId);
-    if (queue === undefined || this.#isClosed) {
-      throw new DaemonError("failed-precondition", `layer ${layerId} is not being read`);
-    }
+    const queue = this.#queue(layerId);
     const flight = queue.flights.get(index) ?? this.#launch(queue, index, options.priority);
+    flight.isKept = true;
     if (options.priority < flight.priority) this.#promote(queue, flight, options.priority);
     return flight.wait(options.signal, () => {
       this.#onLeft(queue, flight);
     });
+  }
+
+  /**
+   * The blob bytes of a block as they arrive, for another node. Joins its flight where there is
+   * one, else `mayFetch` begins one; undefined otherwise. `isKept`: the block is
+   * kept here as if a reader had asked for it.
+   */
+  tap(layerId: string, index: number, options: TapOptions): OpenTap | undefined {
+    const queue = this.#queue(layerId);
+    const known = queue.flights.get(index);
+    if (known === undefined && !options.mayFetch) return undefined;
+    const flight = known ?? this.#launch(queue, index, options.priority);
+    if (options.isKept) flight.isKept = true;
+    if (options.priority < flight.priority) this.#promote(queue, flight, options.priority);
+    const leave = flight.join(() => {
+      this.#onLeft(queue, flight);
+    });
+    const blob = flight.arriving(queue.layer.table.at(index).blobLength);
+    return { blob, leave };
+  }
+
+  #queue(layerId: string): LayerQueue {
+    const queue = this.#queues.get(layerId);
+    if (queue === undefined || this.#isClosed) {
+      throw new DaemonError("failed-precondition", `layer ${layerId} is not being read`);
+    }
+    return queue;
   }
 
   /** Why the block is not there yet, for the message of a reader that gave up. */
@@ -135,9 +173,9 @@ export class FetchScheduler implements AsyncDisposable {
     return this.#queues.get(layerId)?.flights.get(index)?.lastError;
   }
 
-  /** Something changed outside (the network is back): no backoff is sat out. */
-  wake(): void {
-    for (const queue of this.#queues.values()) queue.forgetBackoff();
+  /** Something changed outside (the network is back, a source is ready): no backoff is sat out. */
+  wake(sourceName?: string): void {
+    for (const queue of this.#queues.values()) queue.forgetBackoff(sourceName);
     this.#schedulePump();
   }
 
@@ -182,7 +220,8 @@ export class FetchScheduler implements AsyncDisposable {
 
   /** Kept blob bytes spare the request. */
   #startFromBlobs(queue: LayerQueue, flight: Flight): boolean {
-    if (queue.stored.blobs?.has(flight.index) !== true) return false;
+    const { finisher } = this.#dependencies;
+    if (!finisher.hasBlob(queue, flight.index)) return false;
     flight.state = "finishing";
     this.#track(this.#finishFromBlobs(queue, flight));
     return true;
@@ -192,14 +231,23 @@ export class FetchScheduler implements AsyncDisposable {
     const { finisher } = this.#dependencies;
     const block = queue.layer.table.at(flight.index);
     try {
-      const bytes = await queue.stored.blobs?.read(flight.index);
-      if (bytes !== undefined && (await finisher.isIntact(block, bytes))) {
-        const options = { priority: flight.priority, signal: new AbortController().signal };
-        const tarBytes = await finisher.decode(queue, block, bytes, options);
-        this.#succeed(queue, flight, await finisher.keep(queue, block, tarBytes, options));
+      const bytes = await finisher.readBlob(queue, block);
+      if (bytes !== undefined) {
+        flight.deliver(bytes);
+        if (!flight.isKept) {
+          this.#forget(queue, flight);
+          flight.passedOn();
+          return;
+        }
+        const { priority } = flight;
+        const { track } = this.#context.reports;
+        this.#succeed(
+          queue,
+          flight,
+          await finisher.finish(queue, block, bytes, { priority, track }),
+        );
         return;
       }
-      if (bytes !== undefined) await queue.stored.blobs?.discard(flight.index);
     } catch (error) {
       this.#dependencies.logger.warn("kept-blob-unusable", { layer: queue.layer.id, err: error });
     }
@@ -262,6 +310,7 @@ export class FetchScheduler implements AsyncDisposable {
   /** Back into the queue, unless nobody waits or no source is left to ask. */
   #requeue(queue: LayerQueue, flight: Flight): void {
     if (flight.state === "settled") return;
+    flight.restart();
     if (flight.waiters === 0 || queue.isClosed) {
       this.#fail(queue, flight, new DaemonError("canceled", "nobody waits for the block any more"));
       return;
@@ -288,11 +337,15 @@ export class FetchScheduler implements AsyncDisposable {
       const nowMs = this.#dependencies.clock.nowMs();
       const next = chooseNext([...this.#queues.values()], this.#slots, nowMs);
       for (const { queue, flight } of next.hopeless) this.#giveUp(queue, flight);
+      for (const { queue, flight } of next.declined) {
+        const error = new DaemonError("unavailable", "no source has the block now");
+        this.#fail(queue, flight, flight.lastError ?? error);
+      }
       if (next.choice !== undefined) {
         this.#start(next.choice);
         continue;
       }
-      if (next.hopeless.length > 0) continue;
+      if (next.hopeless.length > 0 || next.declined.length > 0) continue;
       if (next.wakeAtMs !== undefined) {
         this.#cancelTimer = this.#dependencies.clock.timer(
           Math.max(1, next.wakeAtMs - nowMs),
@@ -323,33 +376,14 @@ export class FetchScheduler implements AsyncDisposable {
     this.#fail(queue, flight, error);
   }
 
-  #start({ queue, source, plan, flights, priority }: Choice): void {
+  #start(choice: Choice): void {
+    const { queue, source, plan, flights, priority } = choice;
     const state = queue.sourceState(source.name);
-    const bytes = plan.range.end - plan.range.start;
-    const run: Run = {
-      queue,
-      plan,
-      request: {
-        layerId: queue.layer.id,
-        blobDigest: queue.layer.blobDigest,
-        blobBytes: queue.layer.blobBytes,
-        range: plan.range,
-        firstBlock: plan.first,
-        lastBlock: plan.last,
-      },
-      source,
-      slot: this.#slots.take(source.origin, priority, plan.isFrame ? 0 : bytes),
-      controller: new AbortController(),
-      hopeful: new Map(),
-      priority,
-      isParked: false,
-      goesOnAlone: false,
-    };
-    for (const flight of flights) {
-      queue.dequeue(flight);
-      flight.state = "running";
-      run.hopeful.set(flight.index, flight);
-    }
+    const bytes = plan.isFrame ? 0 : plan.range.end - plan.range.start;
+    const slot = this.#slots.take(source.origin, priority, bytes);
+    const run = openRun(choice, slot);
+    for (const flight of flights) queue.dequeue(flight);
+    for (const flight of flights) flight.state = "running";
     state.running += 1;
     queue.running += 1;
     this.#served += 1;
@@ -362,7 +396,9 @@ export class FetchScheduler implements AsyncDisposable {
   /** Never rejects. */
   async #execute(run: Run): Promise<void> {
     const state = run.queue.sourceState(run.source.name);
-    const watch = this.#watch(run);
+    const watch = watchRun(this.#dependencies.clock, run, this.#options, () => {
+      this.#schedulePump();
+    });
     let failure: unknown;
     try {
       await executeRun(this.#context, run, watch);
@@ -371,71 +407,17 @@ export class FetchScheduler implements AsyncDisposable {
     }
     watch.stop();
     run.slot.release();
-    if (run.isParked) state.parked -= 1;
     state.running -= 1;
     run.queue.running -= 1;
     if (run.plan.isFrame) run.queue.passes.delete(run.plan.first);
     this.#runs.delete(run);
-    if (failure !== undefined) this.#onFailure(run, failure);
+    if (failure !== undefined) {
+      noteFailure(run, failure, { ...this.#dependencies, backoff: this.#options.backoff });
+    }
     for (const flight of run.hopeful.values()) this.#requeue(run.queue, flight);
     // Ends the source's stream where it was not read to its end.
     run.controller.abort(new DaemonError("canceled", "the request is over"));
     this.#schedulePump();
-  }
-
-  #watch(run: Run): SilenceWatch {
-    const state = run.queue.sourceState(run.source.name);
-    const { parkMs, silenceMs, silenceWithOthersMs } = this.#options;
-    const hasOthers = run.queue.layer.sources().length > 1;
-    const giveUpMs = hasOthers ? silenceWithOthersMs : silenceMs;
-    return new SilenceWatch(
-      this.#dependencies.clock,
-      { parkMs: Math.min(parkMs, giveUpMs), giveUpMs },
-      {
-        onPark: () => {
-          run.isParked = true;
-          state.parked += 1;
-          run.slot.park();
-          this.#schedulePump();
-        },
-        onUnpark: () => {
-          run.isParked = false;
-          state.parked -= 1;
-          run.slot.unpark();
-        },
-        onGiveUp: () => {
-          const message = `${run.source.name} sent nothing for ${giveUpMs} ms`;
-          run.controller.abort(new DaemonError("unavailable", message));
-        },
-      },
-    );
-  }
-
-  #onFailure(run: Run, failure: unknown): void {
-    const { queue, source, controller } = run;
-    if (controller.signal.aborted && abortReason(controller.signal).code === "canceled") return;
-    const { clock, random, logger } = this.#dependencies;
-    const { start, end } = run.plan.range;
-    const what = `blob ${queue.layer.blobDigest} bytes ${start}-${end} from ${source.name}`;
-    const cause = controller.signal.aborted ? abortReason(controller.signal) : failure;
-    const error = withContext(cause, what);
-    const state = queue.sourceState(source.name);
-    const kind = classifyFailure(cause);
-    this.#context.counters(run).source(source.name).failures += 1;
-    for (const flight of run.hopeful.values()) flight.lastError = error;
-    if (kind === "refused") {
-      queue.refused(source, error, clock.nowMs());
-      for (const flight of run.hopeful.values()) flight.excluded.set(source.name, error);
-    } else if (kind === "corrupt") {
-      for (const flight of run.hopeful.values()) queue.corrupt(flight, source, error);
-    } else if (state.retryAtMs <= clock.nowMs()) {
-      // Requests that fail together count once.
-      state.failures += 1;
-      const delayMs = backoffMs(state.failures, random.next(), this.#options.backoff);
-      state.retryAtMs = clock.nowMs() + delayMs;
-    }
-    const fields = { layer: queue.layer.id, source: source.name, failures: state.failures };
-    logger.warn("source-failed", { ...fields, err: error });
   }
 
   #reports(): RunReports {

@@ -1,9 +1,10 @@
 /** From blob bytes to a kept block: verify, decode, verify, store. */
 import { DaemonError, errorCode, withContext } from "../base/errors.ts";
 import { Semaphore } from "../base/semaphore.ts";
+import { isPlain } from "./block-table.ts";
 import type { Block } from "./block-table.ts";
 import type { BlockLayer, FetchPriority, StoredLayer } from "./block-source.ts";
-import type { BlockOutcome } from "./flight.ts";
+import type { BlockOutcome, Flight } from "./flight.ts";
 import { hasSha256 } from "./hashing.ts";
 import { DECODES_MAX, FLIGHTS_MAX } from "./limits.ts";
 import type { MemoryBlocks } from "./memory-blocks.ts";
@@ -24,11 +25,63 @@ export interface BlockPlaceOfWork {
 export class BlockFinisher {
   readonly #decode: DecodeBlock;
   readonly #memory: MemoryBlocks;
+  /** Verified blob bytes. */
+  readonly #blobMemory: MemoryBlocks;
   readonly #decodes = new Semaphore(DECODES_MAX, { queueMax: FLIGHTS_MAX });
 
-  constructor(decode: DecodeBlock, memory: MemoryBlocks) {
+  constructor(decode: DecodeBlock, memory: MemoryBlocks, blobMemory: MemoryBlocks) {
     this.#decode = decode;
     this.#memory = memory;
+    this.#blobMemory = blobMemory;
+  }
+
+  /** Whether the block's blob bytes are here, right or not. */
+  hasBlob({ layer, stored }: BlockPlaceOfWork, index: number): boolean {
+    return this.#blobMemory.has(layer.id, index) || stored.blobs?.has(index) === true;
+  }
+
+  /** Verified blob bytes from memory or the store; a damaged block is discarded there. */
+  async readBlob(place: BlockPlaceOfWork, block: Block): Promise<Uint8Array | undefined> {
+    const { layer, stored } = place;
+    const known = this.#blobMemory.get(layer.id, block.index);
+    if (known !== undefined) return known;
+    const bytes = await stored.blobs?.read(block.index);
+    if (bytes === undefined) return undefined;
+    if (await this.isIntact(block, bytes)) {
+      this.#blobMemory.set(layer.id, block.index, bytes);
+      return bytes;
+    }
+    await stored.blobs?.discard(block.index);
+    return undefined;
+  }
+
+  /** Hands verified blob bytes to the flight's taps, and to those who come a moment later. */
+  deliver({ layer }: BlockPlaceOfWork, flight: Flight, blobBytes: Uint8Array): void {
+    this.#blobMemory.set(layer.id, flight.index, blobBytes);
+    flight.deliver(blobBytes);
+  }
+
+  /** Decodes and keeps verified blob bytes; `track` is given the write that nobody waits for. */
+  async finish(
+    place: BlockPlaceOfWork,
+    block: Block,
+    blobBytes: Uint8Array,
+    options: {
+      readonly priority: FetchPriority;
+      readonly track: (work: Promise<void>) => void;
+    },
+  ): Promise<BlockOutcome> {
+    const { stored } = place;
+    const isThere = stored.has(block.index);
+    const signal = new AbortController().signal; // even when everybody left: the bytes are here
+    const { priority } = options;
+    const tarBytes = isThere
+      ? undefined
+      : await this.decode(place, block, blobBytes, { priority, signal });
+    if (stored.blobs !== undefined && !isPlain(block)) {
+      options.track(stored.blobs.write(block.index, blobBytes));
+    }
+    return tarBytes === undefined ? { isStored: true } : this.keep(place, block, tarBytes, options);
   }
 
   /** Whether the bytes are the block's blob bytes. */
@@ -56,8 +109,7 @@ export class BlockFinisher {
       }
     });
     // Uncompressed: the bytes that were just verified, under the same digest.
-    const isSame =
-      tarBytes === blobBytes && Buffer.compare(block.blobSha256, block.tarSha256) === 0;
+    const isSame = tarBytes === blobBytes && isPlain(block);
     if (!isSame && !(await this.isDecodedIntact(block, tarBytes))) {
       throw new DaemonError(
         "data-loss",

@@ -7,5 +7,11 @@ export {
   DEFAULT_BLOCK_RESOLVER_OPTIONS,
   type BlockResolverOptions,
 } from "./block-resolver.ts";
+export type { BlobTap } from "./arriving-blob.ts";
+export type { OpenBlobOptions, OpenedBlob } from "./blob-relay.ts";
+export type { FetchOrder, OrderPart } from "./fetch-order.ts";
+export { RELAY_MEMORY_BYTES } from "./limits.ts";
+export type { PrefetchListResult } from "./prefetch-list.ts";
+export type { LocalCounts, ReadCounts, SourceCounts } from "./read-counters.ts";
 export { hasSha256, sha256Of } from "./hashing.ts";
 export { frameSpan, isSequential } from "./run-plan.ts";

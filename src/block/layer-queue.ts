@@ -1,15 +1,18 @@
 /** One layer's missing blocks by priority, and how its sources have behaved. */
-import type { DaemonError } from "../base/errors.ts";
+import { DaemonError } from "../base/errors.ts";
 import type { BlockLayer, BlockSource, FetchPriority, StoredLayer } from "./block-source.ts";
 import type { Flight } from "./flight.ts";
-import { CORRUPT_TRIES_MAX, REFUSAL_MS } from "./limits.ts";
+import { CORRUPT_TRIES_MAX, NO_SOURCE_POLL_MS, REFUSAL_MS } from "./limits.ts";
 import { frameSpan, isSequential } from "./run-plan.ts";
 
 /** How a source behaves towards one layer. */
 export interface SourceState {
-  /** Requests under way, parked ones included. */
+  /** Requests under way, waiting and silent ones included. */
   running: number;
-  parked: number;
+  /** Of those: no bytes, but signs of life. */
+  waiting: number;
+  /** Of those: no sign of life. */
+  silent: number;
   /** Transient failures in a row. */
   failures: number;
   retryAtMs: number;
@@ -82,7 +85,14 @@ export class LayerQueue {
   sourceState(name: string): SourceState {
     let state = this.#sources.get(name);
     if (state === undefined) {
-      state = { running: 0, parked: 0, failures: 0, retryAtMs: 0, refusal: undefined };
+      state = {
+        running: 0,
+        waiting: 0,
+        silent: 0,
+        failures: 0,
+        retryAtMs: 0,
+        refusal: undefined,
+      };
       this.#sources.set(name, state);
     }
     return state;
@@ -101,16 +111,56 @@ export class LayerQueue {
   }
 
   /**
-   * The one source to ask next: the first that is not backing off, one without silent requests
-   * before one with.
+   * The one source to ask next: the first that is ready and not backing off, one without silent
+   * requests before one with. Else when to look again; `isDeclined`: each has passed on the block
+   * or is to be skipped, so that nothing is known to change soon.
    */
-  preferredSource(usable: readonly BlockSource[], nowMs: number): BlockSource | undefined {
-    const ready = usable.filter((source) => this.sourceState(source.name).retryAtMs <= nowMs);
-    return ready.find((source) => this.sourceState(source.name).parked === 0) ?? ready[0];
+  preferredSource(
+    flight: Flight,
+    usable: readonly BlockSource[],
+    nowMs: number,
+  ): BlockSource | { readonly untilMs: number; readonly isDeclined: boolean } {
+    let silent: BlockSource | undefined;
+    let untilMs = Infinity;
+    let isDeclined = true;
+    for (const source of usable) {
+      const { retryAtMs, silent: silentRuns } = this.sourceState(source.name);
+      const passedMs = flight.passedUntilMs.get(source.name) ?? -Infinity;
+      if (passedMs > nowMs || retryAtMs > nowMs) {
+        untilMs = Math.min(untilMs, Math.max(passedMs, retryAtMs));
+        isDeclined &&= passedMs > nowMs;
+        continue;
+      }
+      const readiness = source.readiness?.(flight.priority) ?? "ready";
+      if (readiness === "ready") {
+        if (silentRuns === 0) return source;
+        silent ??= source;
+      } else if (readiness !== "skip" && readiness.untilMs > nowMs) {
+        untilMs = Math.min(untilMs, readiness.untilMs);
+        isDeclined = false;
+        break;
+      } else {
+        untilMs = Math.min(untilMs, nowMs + NO_SOURCE_POLL_MS);
+        flight.lastError ??= new DaemonError(
+          "unavailable",
+          `${source.name} is not to be asked now`,
+        );
+      }
+    }
+    return silent ?? { untilMs, isDeclined };
   }
 
-  forgetBackoff(): void {
-    for (const state of this.#sources.values()) state.retryAtMs = 0;
+  /** Of one source, its refusals too, or of all. */
+  forgetBackoff(name?: string): void {
+    for (const [key, state] of this.#sources) {
+      if (name !== undefined && key !== name) continue;
+      state.retryAtMs = 0;
+      if (name !== undefined) state.refusal = undefined;
+    }
+    for (const { passedUntilMs } of this.flights.values()) {
+      if (name === undefined) passedUntilMs.clear();
+      else passedUntilMs.delete(name);
+    }
   }
 
   refused(source: BlockSource, error: DaemonError, nowMs: number): void {

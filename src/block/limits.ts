@@ -19,6 +19,12 @@ export const ORIGIN_ACTIVE_MAX = [16, 8, 4, 2] as const;
 export const ORIGIN_PARKED_MAX = 128;
 /** Requests of one layer to one source, silent ones too: one image cannot take every slot. */
 export const LAYER_RUNS_MAX = [4, 3, 2, 1] as const;
+/**
+ * Requests of one layer to one source that give signs of life but no bytes (a parent that itself
+ * waits), beyond those above, by the priority of the newcomer: what the source holds must not wait
+ * behind what it awaits.
+ */
+export const LAYER_WAITING_MAX = [16, 8, 2, 0] as const;
 /** Blob bytes of all requests with bytes flowing; one request alone may be larger. */
 export const ACTIVE_BYTES_MAX = 64 * MIB;
 
@@ -36,7 +42,9 @@ export const DECODES_MAX = 4;
 export const CORRUPT_TRIES_MAX = 2;
 /** How long a source's refusal (not found, denied) of a layer answers for it. */
 export const REFUSAL_MS = 2000;
-/** How soon a layer without any source asks again. */
+/** How long a source that has passed on a block is not asked for it again. */
+export const SOURCE_PASS_MS = 500;
+/** How soon a layer without any source, or with none that is ready, asks again. */
 export const NO_SOURCE_POLL_MS = 500;
 
 /** Bytes of one `ensure`: FUSE reads are at most 1 MiB; a map may ask for more. */
@@ -45,6 +53,25 @@ export const ENSURE_BYTES_MAX = 16 * MIB;
 export const ENSURE_ROUNDS_MAX = 8;
 /** Blocks of one call: tables cut blocks of about 1 MiB, a table of crumbs is hostile. */
 export const CALL_BLOCKS_MAX = 1024;
+
+/** Blocks of one list to prefetch. */
+export const PREFETCH_LIST_MAX = 65_536;
+/** Blocks of one list that are queued at once, so that many lists leave room for each other. */
+export const PREFETCH_WINDOW_BLOCKS = 64;
+/** Blocks whose order of first use is remembered, per layer: what a start reads is far less. */
+export const FETCH_ORDER_BLOCKS_MAX = 16_384;
+
+/** Largest piece of a block that is given to another node at once. */
+export const RELAY_PIECE_BYTES_MAX = 128 * 1024;
+/**
+ * Blob bytes of blocks that are open for other nodes, by the priority of the newcomer; a block
+ * counts once, however many read it.
+ */
+export const RELAY_BYTES_MAX = [64 * MIB, 64 * MIB, 32 * MIB, 16 * MIB] as const;
+/** Verified blob bytes kept in memory for children who come a moment later; 0 without a tree. */
+export const RELAY_MEMORY_BYTES = 16 * MIB;
+/** Blocks of one layer that one child has asked for so far: the second who asks has them kept. */
+export const ASKED_BLOCKS_MAX = 65_536;
 
 /** Bytes hashed at once: not worth a turn of the event loop (about 0.05 ms). */
 export const HASH_SMALL_BYTES = 64 * 1024;

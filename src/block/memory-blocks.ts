@@ -1,4 +1,7 @@
-/** Decoded blocks that found no room on disk: a small LRU in memory, bounded in bytes. */
+/**
+ * A small LRU of blocks in memory, bounded in bytes: decoded ones that found no room on disk, and
+ * verified blob bytes that another node may ask for next.
+ */
 import { LRUCache } from "lru-cache";
 
 export class MemoryBlocks {
@@ -14,6 +17,10 @@ export class MemoryBlocks {
 
   get bytes(): number {
     return this.#cache?.calculatedSize ?? 0;
+  }
+
+  has(layerId: string, index: number): boolean {
+    return this.#cache?.has(`${layerId}/${index}`) === true;
   }
 
   get(layerId: string, index: number): Uint8Array | undefined {

@@ -6,6 +6,7 @@ import type { LayerQueue } from "./layer-queue.ts";
 import {
   BULK_RUN_BYTES_MAX,
   LAYER_RUNS_MAX,
+  LAYER_WAITING_MAX,
   NO_SOURCE_POLL_MS,
   READER_RUN_BYTES_MAX,
 } from "./limits.ts";
@@ -26,6 +27,8 @@ export interface NextRun {
   readonly choice: Choice | undefined;
   /** Flights that no source is left for; looked at only as far as the search went. */
   readonly hopeless: readonly { readonly queue: LayerQueue; readonly flight: Flight }[];
+  /** Flights of prefetch that no source has now. */
+  readonly declined: readonly { readonly queue: LayerQueue; readonly flight: Flight }[];
   /** When something may become possible without anything else happening. */
   readonly wakeAtMs: number | undefined;
 }
@@ -38,6 +41,7 @@ interface Search {
   readonly slots: OriginSlots;
   readonly nowMs: number;
   readonly hopeless: { readonly queue: LayerQueue; readonly flight: Flight }[];
+  readonly declined: { readonly queue: LayerQueue; readonly flight: Flight }[];
   wakeAtMs: number | undefined;
 }
 
@@ -50,18 +54,18 @@ export function chooseNext(
   slots: OriginSlots,
   nowMs: number,
 ): NextRun {
-  const search: Search = { slots, nowMs, hopeless: [], wakeAtMs: undefined };
+  const hopeless: Search["hopeless"] = [];
+  const declined: Search["declined"] = [];
+  const search: Search = { slots, nowMs, hopeless, declined, wakeAtMs: undefined };
   for (const priority of PRIORITIES) {
     const waiting = queues.filter((queue) => queue.queued(priority).size > 0);
     waiting.sort((a, b) => a.running - b.running || a.lastServed - b.lastServed);
     for (const queue of waiting) {
       const choice = chooseInLayer(search, queue, priority);
-      if (choice !== undefined) {
-        return { choice, hopeless: search.hopeless, wakeAtMs: undefined };
-      }
+      if (choice !== undefined) return { choice, hopeless, declined, wakeAtMs: undefined };
     }
   }
-  return { choice: undefined, hopeless: search.hopeless, wakeAtMs: search.wakeAtMs };
+  return { choice: undefined, hopeless, declined, wakeAtMs: search.wakeAtMs };
 }
 
 function chooseInLayer(
@@ -83,13 +87,18 @@ function chooseInLayer(
       search.hopeless.push({ queue, flight });
       continue;
     }
-    const source = queue.preferredSource(usable, search.nowMs);
-    if (source === undefined) {
-      wakeAt(search, Math.min(...usable.map(({ name }) => queue.sourceState(name).retryAtMs)));
+    const source = queue.preferredSource(flight, usable, search.nowMs);
+    if ("untilMs" in source) {
+      // What is fetched ahead makes room for what can be had; others wait.
+      if (source.isDeclined && priority === FETCH_PRIORITY.prefetch) {
+        search.declined.push({ queue, flight });
+      } else {
+        wakeAt(search, source.untilMs);
+      }
       continue;
     }
     if (!hasRoom(search, queue, source, priority) || isInPass(queue, flight)) continue;
-    const choice = planFor(queue, { flight, source });
+    const choice = planFor(queue, { flight, source }, search.nowMs);
     // A frame is decoded as it streams: it is never held whole.
     const bytes = choice.plan.isFrame ? 0 : choice.plan.range.end - choice.plan.range.start;
     return search.slots.hasBytesFor(bytes) ? choice : undefined;
@@ -103,9 +112,10 @@ function hasRoom(
   source: BlockSource,
   priority: FetchPriority,
 ): boolean {
+  const { running, waiting } = queue.sourceState(source.name);
+  const spared = Math.min(waiting, LAYER_WAITING_MAX[priority]);
   return (
-    queue.sourceState(source.name).running < LAYER_RUNS_MAX[priority] &&
-    search.slots.canStart(source.origin, priority)
+    running - spared < LAYER_RUNS_MAX[priority] && search.slots.canStart(source.origin, priority)
   );
 }
 
@@ -119,10 +129,12 @@ function isInPass(queue: LayerQueue, flight: Flight): boolean {
 function planFor(
   queue: LayerQueue,
   { flight: head, source }: { readonly flight: Flight; readonly source: BlockSource },
+  nowMs: number,
 ): Choice {
   const mayJoin = (index: number): Flight | undefined => {
     const flight = queue.flights.get(index);
     if (flight?.state !== "queued" || flight.excluded.has(source.name)) return undefined;
+    if ((flight.passedUntilMs.get(source.name) ?? -Infinity) > nowMs) return undefined;
     return flight;
   };
   const isBulk = head.priority >= FETCH_PRIORITY.prefetch;

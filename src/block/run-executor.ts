@@ -1,5 +1,6 @@
 /** Carries out one range request: stream, cut, verify, decode, store. */
 import { DaemonError, withContext } from "../base/errors.ts";
+import { ArrivingBlob } from "./arriving-blob.ts";
 import { FETCH_PRIORITY } from "./block-source.ts";
 import type { Block } from "./block-table.ts";
 import { describeBlock } from "./finish-block.ts";
@@ -11,6 +12,7 @@ import type { Run } from "./run.ts";
 import { watchedStream } from "./silence-watch.ts";
 import type { SilenceWatch } from "./silence-watch.ts";
 import { splitBlocks } from "./split-blocks.ts";
+import type { BlockPlace, BlockSink } from "./split-blocks.ts";
 
 /**
  * Tar bytes of one zstd frame while its blob bytes arrive, exactly `tarBytes` of them or
@@ -33,7 +35,7 @@ export interface RunReports {
   /** What nobody waits for any more may end the run. */
   onSettled(run: Run): void;
   /** Background work that must end before the owner is disposed. */
-  track(work: Promise<void>): void;
+  readonly track: (work: Promise<void>) => void;
 }
 
 export interface RunContext {
@@ -53,7 +55,13 @@ export async function executeRun(
   const counts = context.counters(run).source(run.source.name);
   counts.requests += 1;
   const stream = await watch.wait(
-    run.source.fetch(run.request, { signal, priority: run.priority }),
+    run.source.fetch(run.request, {
+      signal,
+      priority: run.priority,
+      onAlive: () => {
+        watch.alive();
+      },
+    }),
     signal,
   );
   const watched = watchedStream(stream, watch, signal);
@@ -67,7 +75,13 @@ async function executeBlocks(
   stream: AsyncIterable<Uint8Array>,
 ): Promise<void> {
   const finishing = new Set<Promise<void>>();
-  for await (const piece of splitBlocks(stream, run.request.range.start, run.plan.places)) {
+  const { places } = run.plan;
+  // Others may be reading a block while it arrives; one that nobody hopes for arrives for nobody.
+  const sinkOf = (place: BlockPlace): BlockSink => {
+    const length = place.end - place.start;
+    return run.hopeful.get(place.index)?.arriving(length) ?? new ArrivingBlob(length);
+  };
+  for await (const piece of splitBlocks(stream, run.request.range.start, places, sinkOf)) {
     const flight = run.hopeful.get(piece.index);
     run.hopeful.delete(piece.index);
     if (flight === undefined || flight.state === "settled") continue;
@@ -101,13 +115,15 @@ async function finish(
     counts.blocks += 1;
     counts.blobBytes += blobBytes.length;
     reports.onProgress(run);
-    // Finished even when everybody left: the bytes are here, and are worth keeping.
-    const options = { priority: flight.priority, signal: new AbortController().signal };
-    const tarBytes = await finisher.decode(queue, block, blobBytes, options);
-    if (queue.stored.blobs !== undefined) {
-      reports.track(queue.stored.blobs.write(block.index, blobBytes));
+    finisher.deliver(queue, flight, blobBytes);
+    if (!flight.isKept) {
+      flight.passedOn();
+      reports.onOutcome(run, flight);
+      return;
     }
-    const outcome = await finisher.keep(queue, block, tarBytes, options);
+    const { priority } = flight;
+    const { track } = reports;
+    const outcome = await finisher.finish(queue, block, blobBytes, { priority, track });
     if (!outcome.isStored) context.counters(run).passedBlocks += 1;
     flight.succeed(outcome);
     reports.onOutcome(run, flight);

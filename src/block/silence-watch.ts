@@ -9,9 +9,11 @@ export interface SilenceOptions {
   readonly giveUpMs: number;
 }
 
+/** `waiting`: it brings no bytes, but gives signs of life. `silent`: neither. */
+export type Flow = "flowing" | "waiting" | "silent";
+
 export interface SilenceHandlers {
-  onPark(): void;
-  onUnpark(): void;
+  onFlow(flow: Flow, before: Flow): void;
   /** Once. */
   onGiveUp(): void;
 }
@@ -22,7 +24,8 @@ export class SilenceWatch {
   readonly #options: SilenceOptions;
   readonly #handlers: SilenceHandlers;
   #waitingSinceMs: number | undefined;
-  #isParked = false;
+  #aliveAtMs = -Infinity;
+  #flow: Flow = "flowing";
   #cancelTimer: (() => void) | undefined;
   #isStopped = false;
 
@@ -30,6 +33,10 @@ export class SilenceWatch {
     this.#clock = clock;
     this.#options = options;
     this.#handlers = handlers;
+  }
+
+  get flow(): Flow {
+    return this.#flow;
   }
 
   /** Waits for the source; rejects with the signal's reason when aborted. */
@@ -40,13 +47,19 @@ export class SilenceWatch {
       return await raceAbort(work, signal);
     } finally {
       this.#waitingSinceMs = undefined;
-      if (this.#isParked) {
-        this.#isParked = false;
+      if (this.#flow !== "flowing") {
         this.#cancelTimer?.(); // it was set for giving up; the next silence starts anew
         this.#cancelTimer = undefined;
-        this.#handlers.onUnpark();
+        this.#become("flowing");
       }
     }
+  }
+
+  /** A sign of life that is no bytes: the source itself waits. */
+  alive(): void {
+    if (this.#isStopped || this.#waitingSinceMs === undefined) return;
+    this.#aliveAtMs = this.#clock.nowMs();
+    this.#become("waiting");
   }
 
   stop(): void {
@@ -66,21 +79,35 @@ export class SilenceWatch {
 
   #check(): void {
     if (this.#waitingSinceMs === undefined) return; // armed again by the next wait
-    const silentMs = this.#clock.nowMs() - this.#waitingSinceMs;
+    const nowMs = this.#clock.nowMs();
+    const dryMs = nowMs - this.#waitingSinceMs;
+    const silentMs = nowMs - Math.max(this.#waitingSinceMs, this.#aliveAtMs);
     const { parkMs, giveUpMs } = this.#options;
     if (silentMs >= giveUpMs) {
       this.#handlers.onGiveUp();
       return;
     }
-    if (silentMs >= parkMs && !this.#isParked) {
-      this.#isParked = true;
-      this.#handlers.onPark();
-    }
-    this.#arm(Math.max(1, (this.#isParked ? giveUpMs : parkMs) - silentMs));
+    if (dryMs >= parkMs) this.#become(silentMs >= parkMs ? "silent" : "waiting");
+    const nextMs = {
+      flowing: parkMs - dryMs,
+      waiting: parkMs - silentMs,
+      silent: giveUpMs - silentMs,
+    };
+    this.#arm(Math.max(1, nextMs[this.#flow]));
+  }
+
+  #become(flow: Flow): void {
+    const before = this.#flow;
+    if (before === flow) return;
+    this.#flow = flow;
+    this.#handlers.onFlow(flow, before);
   }
 }
 
-/** The stream's pieces, each waited for under the watch; one that ignores the signal is left. */
+/**
+ * The stream's pieces, each waited for under the watch; an empty one is a sign of life. One that
+ * ignores the signal is left.
+ */
 export async function* watchedStream(
   stream: AsyncIterable<Uint8Array>,
   watch: SilenceWatch,
@@ -89,12 +116,23 @@ export async function* watchedStream(
   const iterator = stream[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const step = await watch.wait(iterator.next(), signal);
+      const step = await watch.wait(nextBytes(iterator, watch), signal);
       if (step.done === true) return;
       yield step.value;
     }
   } finally {
     // Not awaited: a generator stuck in its own wait would answer only after it.
     iterator.return?.().catch(() => undefined);
+  }
+}
+
+async function nextBytes(
+  iterator: AsyncIterator<Uint8Array>,
+  watch: SilenceWatch,
+): Promise<IteratorResult<Uint8Array>> {
+  for (;;) {
+    const step = await iterator.next();
+    if (step.done === true || step.value.length > 0) return step;
+    watch.alive();
   }
 }

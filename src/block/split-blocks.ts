@@ -15,31 +15,52 @@ export interface BlockBytes {
   readonly bytes: Uint8Array;
 }
 
+/** Where one block's bytes are put together. */
+export interface BlockSink {
+  /** Copies bytes that belong at the offset within the block; in order, from 0. */
+  write(offset: number, part: Uint8Array): void;
+  /** The buffer of the whole block. */
+  readonly bytes: Uint8Array;
+}
+
+function newSink({ start, end }: BlockPlace): BlockSink {
+  const bytes = Buffer.allocUnsafeSlow(end - start);
+  return {
+    bytes,
+    write: (offset, part) => {
+      bytes.set(part, offset);
+    },
+  };
+}
+
 /**
  * Yields each place's bytes as soon as they are complete. `stream` starts at `start`; places are
  * ordered by start and by end, may overlap (gzip blocks share a byte) and may leave gaps, which
- * are dropped. A buffer is allocated when its first byte arrives. Ends after the last place
+ * are dropped. A sink is asked for when a block's first byte arrives. Ends after the last place
  * without reading on; throws `unavailable` when the stream ends before it.
  */
 export async function* splitBlocks(
   stream: AsyncIterable<Uint8Array>,
   start: number,
   places: readonly BlockPlace[],
+  sinkOf: (place: BlockPlace) => BlockSink = newSink,
 ): AsyncGenerator<BlockBytes> {
   let position = start;
   let next = 0;
-  const buffers = new Map<number, Buffer>();
+  const sinks = new Map<number, BlockSink>();
   for await (const piece of stream) {
     const pieceEnd = position + piece.length;
     for (let at = next; at < places.length; at += 1) {
       const place = places[at];
       if (place === undefined || place.start >= pieceEnd) break;
-      copyPart(buffers, place, { piece, position });
+      const sink = sinks.get(place.index) ?? sinkOf(place);
+      sinks.set(place.index, sink);
+      copyPart(sink, place, { piece, position });
     }
     position = pieceEnd;
     for (let place = places[next]; place !== undefined && place.end <= position;) {
-      const bytes = buffers.get(place.index) ?? Buffer.alloc(0);
-      buffers.delete(place.index);
+      const bytes = sinks.get(place.index)?.bytes ?? Buffer.alloc(0);
+      sinks.delete(place.index);
       next += 1;
       yield { index: place.index, bytes };
       place = places[next];
@@ -54,16 +75,11 @@ export async function* splitBlocks(
 }
 
 function copyPart(
-  buffers: Map<number, Buffer>,
+  sink: BlockSink,
   place: BlockPlace,
   { piece, position }: { readonly piece: Uint8Array; readonly position: number },
 ): void {
-  let buffer = buffers.get(place.index);
-  if (buffer === undefined) {
-    buffer = Buffer.allocUnsafeSlow(place.end - place.start);
-    buffers.set(place.index, buffer);
-  }
   const from = Math.max(place.start, position);
   const to = Math.min(place.end, position + piece.length);
-  buffer.set(piece.subarray(from - position, to - position), from - place.start);
+  sink.write(from - place.start, piece.subarray(from - position, to - position));
 }

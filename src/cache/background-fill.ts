@@ -63,7 +63,7 @@ export async function fillLayers(
         const isRoom = options.mayEvict || cache.usage().roomBytes >= missing.tarBytes;
         if (!isRoom) return { doneBytes, totalBytes, isComplete: false };
         await bucket.take(missing.blobBytes, options);
-        const { passedBlocks } = await resolver.prefetch(layer.id, window, {
+        const { passedBlocks } = await resolver.fill(layer.id, window, {
           priority: FETCH_PRIORITY.fill,
           signal: options.signal,
           ...(options.limitMs === undefined ? {} : { limitMs: options.limitMs }),

@@ -63,8 +63,8 @@ export class CacheFolders {
     return join(this.#root, kind, `${layerId}${PRESENCE_SUFFIX}`);
   }
 
-  fillPath(layerId: string, number: number): string {
-    return join(this.#root, "fill", `${layerId}.${number}`);
+  fillPath(kind: StoreKind, layerId: string, number: number): string {
+    return join(this.#root, "fill", `${layerId}.${number}${kind === "blobs" ? ".blob" : ""}`);
   }
 
   async sync(kind: StoreKind): Promise<void> {

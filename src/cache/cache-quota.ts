@@ -80,6 +80,14 @@ export interface QuotaCounts {
   readonly failedEvictions: number;
 }
 
+/** What room is taken for: blocks of a store, or a pass that fills one. */
+export type RoomKind = StoreKind | "fills" | "blobFills";
+
+/** What may be pushed out for it: blob bytes push out each other only. */
+function victimsOf(kind: RoomKind): StoreKind {
+  return kind === "blobs" || kind === "blobFills" ? "blobs" : "decoded";
+}
+
 interface Entry extends Resident {
   readonly slot: number;
   /** Blocks kept since before the start and not used since: they are not in the LRU. */
@@ -91,7 +99,7 @@ type Group = Map<number, number[]>;
 export class CacheQuota {
   readonly #dependencies: QuotaDependencies;
   readonly #options: QuotaOptions;
-  readonly #used = { decoded: 0, blobs: 0, fills: 0 };
+  readonly #used = { decoded: 0, blobs: 0, fills: 0, blobFills: 0 };
   readonly #lru = { decoded: new BlockLru(), blobs: new BlockLru() };
   readonly #entries = new Map<number, Entry>();
   readonly #dormant = new Map<string, DormantFile>();
@@ -122,10 +130,11 @@ export class CacheQuota {
   }
 
   get usedBytes(): number {
-    return this.#used.decoded + this.#used.blobs + this.#used.fills;
+    const { decoded, blobs, fills, blobFills } = this.#used;
+    return decoded + blobs + fills + blobFills;
   }
 
-  get used(): { readonly decoded: number; readonly blobs: number; readonly fills: number } {
+  get used(): Readonly<Record<RoomKind, number>> {
     return { ...this.#used };
   }
 
@@ -198,7 +207,7 @@ export class CacheQuota {
   }
 
   /** Makes room; false when there is none: then the caller writes nothing. */
-  async reserve(kind: StoreKind | "fills", bytes: number): Promise<boolean> {
+  async reserve(kind: RoomKind, bytes: number): Promise<boolean> {
     const isAdmitted =
       (await this.#reserveQuota(kind, bytes)) && (await this.#hasDisk(kind, bytes));
     if (!isAdmitted) this.#counts.refusedWrites += 1;
@@ -213,7 +222,7 @@ export class CacheQuota {
     return isAdmitted;
   }
 
-  release(kind: StoreKind | "fills", bytes: number): void {
+  release(kind: RoomKind, bytes: number): void {
     this.#used[kind] -= bytes;
   }
 
@@ -315,9 +324,9 @@ export class CacheQuota {
     return this.#dependencies.clock.nowMs() + HOLD_MS;
   }
 
-  async #reserveQuota(kind: StoreKind | "fills", bytes: number): Promise<boolean> {
+  async #reserveQuota(kind: RoomKind, bytes: number): Promise<boolean> {
     if (bytes > this.quotaBytes || this.isClosed) return false;
-    const victims = kind === "blobs" ? "blobs" : "decoded";
+    const victims = victimsOf(kind);
     while (this.usedBytes + bytes > this.quotaBytes) {
       if ((await this.#evict(victims, this.usedBytes + bytes - this.quotaBytes)) === 0) {
         return false;
@@ -326,14 +335,14 @@ export class CacheQuota {
     this.#used[kind] += bytes;
     const headroom = Math.min(this.quotaBytes / 20, EVICTION_HEADROOM_BYTES);
     const over = this.usedBytes - (this.quotaBytes - headroom);
-    if (over > 0 && kind !== "blobs" && !this.#evicting.has("decoded")) {
+    if (over > 0 && victims === "decoded" && !this.#evicting.has("decoded")) {
       this.#evict("decoded", over).catch(() => undefined); // it logs its failures
     }
     return true;
   }
 
   /** After the quota said yes; on no the reservation is given back. */
-  async #hasDisk(kind: StoreKind | "fills", bytes: number): Promise<boolean> {
+  async #hasDisk(kind: RoomKind, bytes: number): Promise<boolean> {
     for (let round = 0; round < 3; round += 1) {
       const nowMs = this.#dependencies.clock.nowMs();
       const isStale =
@@ -346,7 +355,7 @@ export class CacheQuota {
         return true;
       }
       this.#freeBytesAtMs = -Infinity;
-      if ((await this.#evict(kind === "blobs" ? "blobs" : "decoded", bytes - room)) === 0) break;
+      if ((await this.#evict(victimsOf(kind), bytes - room)) === 0) break;
     }
     this.#used[kind] -= bytes;
     return false;

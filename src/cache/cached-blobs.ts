@@ -1,7 +1,7 @@
 /** The blob store of one layer: blob bytes as fetched, by block; the first to be evicted. */
 import { systemErrorName } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
-import { isSequential } from "../block/index.ts";
+import { isPlain, isSequential } from "../block/index.ts";
 import type { BlockTable, StoredBlobs } from "../block/index.ts";
 import { BLOCK_STATE } from "./block-file.ts";
 import type { BlockFile } from "./block-file.ts";
@@ -40,7 +40,8 @@ export class CachedBlobs implements StoredBlobs {
   async read(index: number): Promise<Uint8Array | undefined> {
     if (!this.has(index)) return undefined;
     const { blobOffset, blobLength } = this.#table.at(index);
-    this.#quota.touched(this.slot, index, false);
+    // What is asked for stays for a while: others are about to ask for it, too.
+    this.#quota.touched(this.slot, index, true);
     const unpin = this.file.pin(index, index);
     try {
       return await this.file.read({ start: blobOffset, end: blobOffset + blobLength });
@@ -53,8 +54,10 @@ export class CachedBlobs implements StoredBlobs {
   }
 
   async write(index: number, bytes: Uint8Array): Promise<void> {
-    // All blocks of such a frame have the frame's range: there is nothing to keep by block.
-    if (isSequential(this.#table.at(index))) return;
+    // All blocks of such a frame have the frame's range: there is nothing to keep by block. And
+    // uncompressed bytes are in the decoded store.
+    const block = this.#table.at(index);
+    if (isSequential(block) || isPlain(block)) return;
     while (this.file.isBusy(index)) await this.file.idle(index);
     if (this.file.state(index) !== BLOCK_STATE.absent || this.#quota.isClosed) return;
     await this.file.exclusive(index, async () => {

@@ -10,8 +10,10 @@ import type { BlockTable } from "../block/index.ts";
 import type { BlockFile } from "./block-file.ts";
 import { CachedBlobs } from "./cached-blobs.ts";
 import { CachedLayer } from "./cached-layer.ts";
-import { CacheFill, copyFill, moveFill } from "./cache-fill.ts";
-import type { Filled } from "./cache-fill.ts";
+import { summarize } from "./cache-summary.ts";
+import type { CachedLayerSummary } from "./cache-summary.ts";
+import { CacheFill, copyBlobFill, copyFill, moveBlobFill, moveFill } from "./cache-fill.ts";
+import type { FillEstimate, Filled, KeptBytes } from "./cache-fill.ts";
 import type { CacheFiles } from "./cache-files.ts";
 import { CacheFolders, isLayerId } from "./cache-folders.ts";
 import { CacheQuota } from "./cache-quota.ts";
@@ -74,14 +76,9 @@ export interface CacheUsage {
   readonly counts: QuotaCounts;
 }
 
-export interface CachedLayerSummary {
-  readonly layerId: string;
-  /** Opened since the start; others are counted as the start found them. */
-  readonly isOpen: boolean;
-  readonly decodedBlocks: number;
-  readonly decodedBytes: number;
-  readonly blobBlocks: number;
-  readonly blobBytes: number;
+interface OpenedFile {
+  readonly file: BlockFile;
+  readonly slot: number;
 }
 
 export class DiskCache implements AsyncDisposable {
@@ -163,7 +160,7 @@ export class DiskCache implements AsyncDisposable {
     this.#assertOpen();
     const layer =
       this.#layers.get(layerId) ??
-      (await this.#opened(layerId, () => this.#openLayer(layerId, table, 0)));
+      (await this.#opened(layerId, () => this.#openLayer(layerId, table)));
     if (!Buffer.from(layer.table.bytes).equals(table.bytes)) {
       const text = `layer ${layerId} is open with another block table`;
       throw new DaemonError("failed-precondition", text);
@@ -182,13 +179,13 @@ export class DiskCache implements AsyncDisposable {
   }
 
   usage(): CacheUsage {
-    const { decoded, blobs, fills } = this.#quota.used;
+    const { decoded, blobs, fills, blobFills } = this.#quota.used;
     return {
       quotaBytes: this.#quota.quotaBytes,
       usedBytes: this.#quota.usedBytes,
       decodedBytes: decoded,
       blobBytes: blobs,
-      fillBytes: fills,
+      fillBytes: fills + blobFills,
       roomBytes: this.#quota.roomBytes,
       counts: this.#quota.counts,
     };
@@ -196,29 +193,7 @@ export class DiskCache implements AsyncDisposable {
 
   /** Layers with bytes in the cache, open or not, by ID. */
   list(): CachedLayerSummary[] {
-    const byId = new Map<string, CachedLayerSummary>();
-    for (const [layerId, layer] of this.#layers) {
-      const decoded = layer.usage();
-      const blobs = layer.blobs?.usage() ?? { blocks: 0, bytes: 0 };
-      byId.set(layerId, {
-        layerId,
-        isOpen: true,
-        decodedBlocks: decoded.blocks,
-        decodedBytes: decoded.bytes,
-        blobBlocks: blobs.blocks,
-        blobBytes: blobs.bytes,
-      });
-    }
-    for (const { layerId, kind, blocks, bytes } of this.#quota.dormant) {
-      const empty = { decodedBlocks: 0, decodedBytes: 0, blobBlocks: 0, blobBytes: 0 };
-      const old = byId.get(layerId) ?? { layerId, isOpen: false, ...empty };
-      const added =
-        kind === "decoded"
-          ? { decodedBlocks: blocks, decodedBytes: bytes }
-          : { blobBlocks: blocks, blobBytes: bytes };
-      byId.set(layerId, { ...old, ...added });
-    }
-    return [...byId.values()].sort((a, b) => (a.layerId < b.layerId ? -1 : 1));
+    return summarize(this.#layers, this.#quota.dormant);
   }
 
   /**
@@ -286,39 +261,38 @@ export class DiskCache implements AsyncDisposable {
    * Plans a filling pass over a layer: where the child writes, and how much. Undefined when there
    * is no room. `adopt` or dispose the result.
    */
-  async beginFill(
-    layerId: string,
-    estimate: { readonly blobBytes: number; readonly isCompressed: boolean },
-  ): Promise<CacheFill | undefined> {
+  async beginFill(layerId: string, estimate: FillEstimate): Promise<CacheFill | undefined> {
     this.#assertOpen();
     this.#fillNumber += 1;
-    const plan = { path: this.#folders.fillPath(layerId, this.#fillNumber), estimate };
-    return CacheFill.begin(this.#quota, this.#dependencies.files, plan);
+    const isKept = this.#options.blobs === "on";
+    return CacheFill.begin(this.#quota, this.#dependencies.files, {
+      path: this.#folders.fillPath("decoded", layerId, this.#fillNumber),
+      blobPath: isKept ? this.#folders.fillPath("blobs", layerId, this.#fillNumber) : undefined,
+      estimate,
+    });
   }
 
   /**
-   * Takes over what a pass wrote: all blocks within the first `keptBytes` are present. The pass
-   * has proved the digests. Blocks of a layer that is already in the cache are copied.
+   * Takes over what a pass wrote: all blocks within the first `keptBytes` of the tar stream, and
+   * those within the first `keptBlobBytes` of the blob, are present. The pass has proved the
+   * digests. Blocks of a layer that is already in the cache are copied.
    */
   async adoptFilled(
     fill: CacheFill,
     layerId: string,
     table: BlockTable,
-    { keptBytes }: { readonly keptBytes: number },
+    kept: KeptBytes,
   ): Promise<CachedLayer> {
     this.#assertOpen();
     const { files, logger } = this.#dependencies;
-    const filled = { fill, table, keptBytes };
+    const filled = { fill, table, ...kept };
     try {
       const known = this.#layers.get(layerId) ?? this.#opening.get(layerId);
-      const decodedPath = this.decodedPath(layerId);
       // Whoever wants the layer from now on waits: it must not open a file that is then replaced.
       const layer = await (known ??
-        this.#opened(layerId, async () => {
-          const isNew = (await files.stat(decodedPath)) === undefined;
-          return this.#openLayer(layerId, table, isNew ? await this.#moved(filled, layerId) : 0);
-        }));
+        this.#opened(layerId, async () => this.#openLayer(layerId, table, filled)));
       await copyFill(files, filled, layer);
+      await copyBlobFill(files, filled, layer);
       this.#flusher.schedule();
       return layer;
     } catch (error) {
@@ -329,12 +303,18 @@ export class DiskCache implements AsyncDisposable {
     }
   }
 
-  /** The pass's file becomes the layer's; the result is how many blocks it holds. */
-  async #moved(filled: Filled, layerId: string): Promise<number> {
-    await this.#folders.removePresence("decoded", layerId);
-    const blocks = await moveFill(this.#dependencies.files, filled, this.decodedPath(layerId));
-    await this.#folders.sync("decoded");
-    filled.fill.release();
+  /** A pass's file becomes the layer's, where it has none; the result is the blocks it holds. */
+  async #moved(kind: StoreKind, filled: Filled, layerId: string): Promise<readonly number[]> {
+    const { files } = this.#dependencies;
+    const path = this.#folders.dataPath(kind, layerId);
+    if ((await files.stat(path)) !== undefined) return [];
+    if (kind === "blobs" && (filled.keptBlobBytes ?? 0) === 0) return [];
+    await this.#folders.removePresence(kind, layerId);
+    const move = kind === "decoded" ? moveFill : moveBlobFill;
+    const blocks = await move(files, filled, path);
+    await this.#folders.sync(kind);
+    if (kind === "decoded") filled.fill.release();
+    else filled.fill.releaseBlob();
     return blocks;
   }
 
@@ -365,11 +345,8 @@ export class DiskCache implements AsyncDisposable {
     return opening;
   }
 
-  async #openLayer(
-    layerId: string,
-    table: BlockTable,
-    adoptedBlocks: number,
-  ): Promise<CachedLayer> {
+  /** With `filled`, the files of a pass become the layer's where it has none. */
+  async #openLayer(layerId: string, table: BlockTable, filled?: Filled): Promise<CachedLayer> {
     if (!isLayerId(layerId)) {
       throw new DaemonError("invalid-argument", `not a layer ID: ${layerId.slice(0, 80)}`);
     }
@@ -382,11 +359,12 @@ export class DiskCache implements AsyncDisposable {
     };
     const context = { quota: this.#quota, logger, onWritten };
     try {
-      const decoded = await this.#openFile("decoded", { layerId, table, adoptedBlocks });
-      const blobs =
-        this.#options.blobs === "on"
-          ? await this.#openFile("blobs", { layerId, table, adoptedBlocks: 0 })
-          : undefined;
+      const open = async (kind: StoreKind): Promise<OpenedFile> => {
+        const adopted = filled === undefined ? [] : await this.#moved(kind, filled, layerId);
+        return this.#openFile(kind, { layerId, table, adopted });
+      };
+      const decoded = await open("decoded");
+      const blobs = this.#options.blobs === "on" ? await open("blobs") : undefined;
       const layer = new CachedLayer(
         {
           id: layerId,
@@ -407,9 +385,14 @@ export class DiskCache implements AsyncDisposable {
 
   async #openFile(
     kind: StoreKind,
-    layer: { readonly layerId: string; readonly table: BlockTable; readonly adoptedBlocks: number },
-  ): Promise<{ readonly file: BlockFile; readonly slot: number }> {
-    const { layerId, table, adoptedBlocks } = layer;
+    layer: {
+      readonly layerId: string;
+      readonly table: BlockTable;
+      /** Blocks whose bytes a pass has written. */
+      readonly adopted: readonly number[];
+    },
+  ): Promise<OpenedFile> {
+    const { layerId, table, adopted } = layer;
     const useTimeMs = await this.#folders.wake(kind, layerId);
     const owned = this.#owned.get(layerId) ?? { files: [], slots: [] };
     this.#owned.set(layerId, owned);
@@ -425,10 +408,10 @@ export class DiskCache implements AsyncDisposable {
       owned.files,
     );
     await this.#folders.sync(kind);
-    for (let index = 0; index < adoptedBlocks; index += 1) file.markWritten(index);
+    for (const index of adopted) file.markWritten(index);
     const slot = this.#quota.admit({ kind, layerId, file, useTimeMs });
     owned.slots.push(slot);
-    for (let index = 0; index < adoptedBlocks; index += 1) this.#quota.touched(slot, index, false);
+    for (const index of adopted) this.#quota.touched(slot, index, false);
     this.#sweeper.consider({ kind, layerId, file, slot }, allocatedBytes);
     return { file, slot };
   }

@@ -1,6 +1,7 @@
 /**
  * Filling the cache during a map-making pass: the pass runs in a child process and writes the tar
- * stream to a file of its own; when its digests are proved the parent adopts the file.
+ * stream, and the blob that it reads, to files of its own; when its digests are proved the parent
+ * adopts the files.
  */
 import { nodeFillFile } from "./fill-file.ts";
 import type { FillFile } from "./fill-file.ts";
@@ -12,8 +13,14 @@ export interface FillPlan {
   readonly bytesMax: number;
 }
 
+/** Both streams of one layer. */
+export interface LayerFillPlan extends FillPlan {
+  /** For the blob as it is read; undefined where it is not kept. */
+  readonly blob: FillPlan | undefined;
+}
+
 /**
- * Writes a tar stream from its start. What does not fit `bytesMax` or the disk is dropped: the
+ * Writes a stream from its start. What does not fit `bytesMax` or the disk is dropped: the
  * first `keptBytes` are kept. Calls must not overlap.
  */
 export class FillWriter implements AsyncDisposable {

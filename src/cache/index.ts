@@ -1,6 +1,6 @@
 /** The door of `cache`: blocks on disk, under one quota. */
 export { fillLayers, type FillProgress, type FillResult } from "./background-fill.ts";
-export { CacheFill } from "./cache-fill.ts";
+export { CacheFill, type KeptBytes } from "./cache-fill.ts";
 export {
   nodeCacheFiles,
   readBootId,
@@ -11,4 +11,4 @@ export {
 export type { CachedLayer } from "./cached-layer.ts";
 export type { DropRanges } from "./cache-quota.ts";
 export { DiskCache, type DiskCacheOptions } from "./disk-cache.ts";
-export { FillWriter, openFill, type FillPlan } from "./fill.ts";
+export { FillWriter, openFill, type FillPlan, type LayerFillPlan } from "./fill.ts";

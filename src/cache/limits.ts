@@ -39,6 +39,8 @@ export const TOUCHED_RANGES_MAX = 65_536;
 export const FILL_RATIO_ESTIMATE = 4;
 /** A pass that makes a map may push out at most this part of the quota. */
 export const FILL_QUOTA_SHARE = 0.25;
+/** The same for the blobs that it reads: they push out other blob bytes only. */
+export const BLOB_FILL_QUOTA_SHARE = 0.25;
 /** Bytes gathered before a write by a filling pass. */
 export const FILL_WRITE_BYTES = MIB;
 /** One window of the background fill, blob bytes. */

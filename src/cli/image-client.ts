@@ -4,8 +4,20 @@ import { DaemonError, systemErrorName } from "../base/errors.ts";
 import { connectControl } from "../control/index.ts";
 import type { ControlConnection } from "../control/index.ts";
 import { CliError } from "./cli-error.ts";
-import type { EnsureProgress } from "../daemon/index.ts";
+import type {
+  CertificateReport,
+  EnsureProgress,
+  MirrorReport,
+  PeersReport,
+  TreesReport,
+} from "../daemon/index.ts";
 import { EXIT } from "./exit-codes.ts";
+import {
+  parseCertificateReport,
+  parseMirrorReport,
+  parsePeersReport,
+  parseTreesReport,
+} from "./peer-reports.ts";
 import { parseCacheReport, parseInspectReport, parseStatusReport } from "./reports.ts";
 import type { CacheReport, InspectReport, StatusReport } from "./reports.ts";
 
@@ -68,6 +80,23 @@ export class ImageClient implements AsyncDisposable {
 
   async cacheList(options: CallOptions): Promise<CacheReport> {
     return parseCacheReport(await this.#json("Image.CacheList", {}, options));
+  }
+
+  async peers(options: CallOptions): Promise<PeersReport> {
+    return parsePeersReport(await this.#json("Image.Peers", {}, options));
+  }
+
+  /** `image`: a reference, a manifest digest or its beginning; empty: all trees. */
+  async trees(image: string, options: CallOptions): Promise<TreesReport> {
+    return parseTreesReport(await this.#json("Image.Trees", { image }, options));
+  }
+
+  async mirror(options: CallOptions): Promise<MirrorReport> {
+    return parseMirrorReport(await this.#json("Image.Mirror", {}, options));
+  }
+
+  async certificate(name: string, options: CallOptions): Promise<CertificateReport> {
+    return parseCertificateReport(await this.#json("Image.Certificate", { name }, options));
   }
 
   /** Drops cached blocks; maps and claims stay. */

@@ -7,7 +7,9 @@ import { addConfigCommands } from "./commands/config-commands.ts";
 import { addDaemonCommand } from "./commands/daemon-command.ts";
 import { addFetchCommand, addInspectCommand } from "./commands/image-commands.ts";
 import { addMountCommand, addUmountCommand } from "./commands/mount-command.ts";
+import { addPeersCommand } from "./commands/peers-command.ts";
 import { addStatusCommand } from "./commands/status-command.ts";
+import { addTreeCommand } from "./commands/tree-command.ts";
 import { EXIT } from "./exit-codes.ts";
 import type { ExitCode } from "./exit-codes.ts";
 
@@ -41,6 +43,8 @@ function buildProgram(context: CommandContext, info: ProgramInfo): Command {
   addInspectCommand(program, context);
   addFetchCommand(program, context);
   addStatusCommand(program, context);
+  addPeersCommand(program, context);
+  addTreeCommand(program, context);
   addCacheCommands(program, context);
   addConfigCommands(program, context);
   prepare(program, context);

@@ -94,7 +94,7 @@ export type CacheReport = z.infer<typeof cacheSchema>;
 export type InspectReport = z.infer<typeof inspectSchema>;
 
 /** Throws `internal`: the daemon is another version, or at fault. */
-function parseReport<T>(schema: z.ZodType<T>, what: string, json: string): T {
+export function parseReport<T>(schema: z.ZodType<T>, what: string, json: string): T {
   let value: unknown;
   try {
     value = JSON.parse(json);

@@ -15,9 +15,11 @@ import {
   DEFAULT_BLOCK_RESOLVER_OPTIONS,
   decodeBlock,
   decodeFrame,
+  RELAY_MEMORY_BYTES,
 } from "../block/index.ts";
 import { DiskCache, nodeCacheFiles, readBootId } from "../cache/index.ts";
 import { selfTestGzipResume } from "../image/index.ts";
+import { chainIds, digestHex } from "../oci/index.ts";
 import { RegistryPool } from "../registry/index.ts";
 import { KeeperClient, Rootfs, selfTest } from "../rootfs/index.ts";
 import type { SelfTestVerdict } from "../rootfs/index.ts";
@@ -33,6 +35,7 @@ import { ImageSources } from "./image-sources.ts";
 import { ImageStore } from "./image-store.ts";
 import { removeUnfinished } from "./json-file.ts";
 import { LayerStore } from "./layer-store.ts";
+import { PeerSide } from "./peers/peer-side.ts";
 import { rootPaths, statePaths } from "./paths.ts";
 import type { RootPaths } from "./paths.ts";
 
@@ -99,7 +102,8 @@ async function compose(
   const stop = new AbortController();
   const building: Building = { config, deps, paths, scope, ready, stop: stop.signal };
   const keeper = connectKeeper(building);
-  const readPath = await openReadPath(building, keeper);
+  const peers = await openPeers(building, signal);
+  const readPath = await openReadPath(building, keeper, peers);
   const { images, layers, cache, resolver, sources } = readPath;
   const chains = await ChainStore.open(paths, images, { stop: stop.signal });
   const resolveImage = new StoredImageResolver(images, sources, log);
@@ -112,6 +116,7 @@ async function compose(
       builders: config.maps.builders,
       merge: (wanted, wait) => chains.merge(wanted, wait),
       stop: stop.signal,
+      onEnsuring: peers === undefined ? undefined : (image) => peers.images.ensuring(image),
     },
   );
   const rootfs = scope.use(
@@ -126,11 +131,36 @@ async function compose(
   const service = new ImageService({
     ...parts,
     background,
+    peers,
     fillLimitMs: config.read.limitSeconds * SECOND_MS,
     stop: stop.signal,
   });
   supply(service);
+  peers?.serve({
+    images,
+    sources,
+    layers,
+    resolver,
+    heldBlocks: (image) =>
+      image.layers.reduce(
+        (sum, { diffId }) => sum + (cache.get(digestHex(diffId))?.usage().blocks ?? 0),
+        0,
+      ),
+    isMounted: (image) => {
+      const ids = new Set(chainIds(image.layers.map(({ diffId }) => diffId)).map(digestHex));
+      return rootfs.chains.some(({ chainId }) => ids.has(chainId));
+    },
+  });
   return { service, modeReason: verdict.reason };
+}
+
+async function openPeers(
+  { config, deps, scope }: Building,
+  signal: AbortSignal,
+): Promise<PeerSide | undefined> {
+  const log = deps.log.child({ module: "peer" });
+  const peers = await PeerSide.open(config, { ...deps, log, logLevel: config.logLevel, signal });
+  return peers === undefined ? undefined : scope.use(peers);
 }
 
 function connectKeeper({ config, deps, scope, ready }: Building): KeeperClient {
@@ -158,7 +188,11 @@ interface ReadPath {
   readonly layers: LayerStore;
 }
 
-async function openReadPath(building: Building, keeper: KeeperClient): Promise<ReadPath> {
+async function openReadPath(
+  building: Building,
+  keeper: KeeperClient,
+  peers: PeerSide | undefined,
+): Promise<ReadPath> {
   const { config, deps, paths, scope } = building;
   const { clock, random, log } = deps;
   const registry = registryOptions(config);
@@ -172,6 +206,7 @@ async function openReadPath(building: Building, keeper: KeeperClient): Promise<R
       {
         readLimitMs: config.read.limitSeconds * SECOND_MS,
         memoryBytesMax: config.cache.memoryBytes,
+        relayMemoryBytesMax: peers === undefined ? 0 : RELAY_MEMORY_BYTES,
         backoff: {
           ...DEFAULT_BLOCK_RESOLVER_OPTIONS.backoff,
           // A reader who comes when the registry is back must meet a try within the limit.
@@ -186,7 +221,7 @@ async function openReadPath(building: Building, keeper: KeeperClient): Promise<R
   const images = await ImageStore.open(paths, log);
   const sources = new ImageSources(registries);
   const layers = scope.use(
-    await LayerStore.open({ paths, cache, resolver, images, sources, registry, log }),
+    await LayerStore.open({ paths, cache, resolver, images, sources, registry, peers, log }),
   );
   return { cache, resolver, images, sources, layers };
 }
@@ -243,7 +278,8 @@ async function openCache(
     {
       quotaBytes: config.cache.quotaBytes,
       reserveBytes: config.cache.minFreeBytes,
-      blobs: config.cache.keepBlobs ? "on" : "off",
+      // What children are given is what the registry has.
+      blobs: config.cache.keepBlobs || config.peer.enabled ? "on" : "off",
     },
   );
 }

@@ -51,4 +51,31 @@ limit_seconds = 120
 [maps]
 # Layers that are indexed at once.
 builders = 2
+
+[peer]
+# Nodes fetch an image's blocks from each other, along one tree for each image.
+enabled = false
+# Unique in the cluster. Empty: the host's name.
+name = ""
+# The cluster's key: 32 bytes in base64 or hex, one a line; the first one seals, all open. Whoever
+# has it can be every node. Read again when it changes.
+key_file = ""
+# UDP for membership, TCP for blocks.
+bind = "0.0.0.0:7411"
+# What others are told to use. Empty: the address of the route to the first seed, the port of bind.
+advertise = ""
+# TCP port of the block server. 0: the port of bind.
+exchange_port = 0
+# "host:port" (all addresses of a name), "_faasnet._udp.example.org" (its SRV records), or the path of
+# a file with one a line.
+seeds = []
+# Nodes of a zone feed each other; one of them fetches across. Empty: one zone for all.
+zone = ""
+# Timing of the membership protocol: lan, or local for many nodes on one machine.
+preset = "lan"
+# A loopback address ("127.0.0.1:7412") where programs of this machine read cached images as from a
+# registry; "faasnet peers mirror" prints containerd's lines for it. Empty: none.
+mirror = ""
+# The most that is sent to other nodes. 0: no limit.
+upload_bytes_per_second = 0
 `;

@@ -22,6 +22,11 @@ const MIB = 1024 * 1024;
 const absolutePath = z.string().startsWith("/", "must be an absolute path");
 const count = (max: number): z.ZodInt => z.int().min(1).max(max);
 const bytes = z.int().min(0);
+const port = z.int().min(0).max(65_535);
+/** As the membership protocol carries them. */
+const PEER_NAME_CHARACTERS_MAX = 128;
+const PEER_ZONE_CHARACTERS_MAX = 32;
+const PEER_SEEDS_MAX = 64;
 
 const configSchema = z.strictObject({
   root: absolutePath.default(DEFAULT_ROOT),
@@ -59,6 +64,30 @@ const configSchema = z.strictObject({
     .prefault({}),
   read: z.strictObject({ limitSeconds: z.int().min(1).max(3600).default(120) }).prefault({}),
   maps: z.strictObject({ builders: count(64).default(2) }).prefault({}),
+  peer: z
+    .strictObject({
+      enabled: z.boolean().default(false),
+      /** Empty: the host's name. */
+      name: z.string().max(PEER_NAME_CHARACTERS_MAX).default(""),
+      /** Empty only when peers are off. */
+      keyFile: z.union([z.literal(""), absolutePath]).default(""),
+      bind: z.string().default("0.0.0.0:7411"),
+      /** Empty: the address that the route to the first seed begins with. */
+      advertise: z.string().default(""),
+      /** 0: the port of `bind`. */
+      exchangePort: port.default(0),
+      seeds: z.array(z.string().min(1)).max(PEER_SEEDS_MAX).default([]),
+      zone: z.string().max(PEER_ZONE_CHARACTERS_MAX).default(""),
+      preset: z.enum(["lan", "local"]).default("lan"),
+      /** A loopback address for plain OCI clients of this machine; empty: none. */
+      mirror: z.string().default(""),
+      /** 0: no limit. */
+      uploadBytesPerSecond: bytes.default(0),
+    })
+    .refine((peer) => !peer.enabled || peer.keyFile !== "", {
+      message: "key_file must be set when peers are enabled",
+    })
+    .prefault({}),
 });
 
 export type Config = z.infer<typeof configSchema>;

@@ -47,6 +47,12 @@ export interface LayerMapMaker {
   has(diffId: DiffId): boolean;
   /** Reads these layers' maps to their ends; damaged ones are removed, and it answers true. */
   forgetDamaged(layers: readonly LayerRecord[]): Promise<boolean>;
+  /** From another node; false: it is to be made here. */
+  fetch(
+    image: Digest,
+    layer: LayerRecord,
+    options: { readonly signal: AbortSignal },
+  ): Promise<boolean>;
   /** `onProgress` is told the blob bytes read so far. */
   make(
     layer: LayerRecord,
@@ -73,6 +79,7 @@ export class ImageEnsurer {
   readonly #log: Logger;
   readonly #merge: ChainMerger;
   readonly #stop: AbortSignal;
+  readonly #onEnsuring: (image: ImageRecord) => () => void;
   readonly #builders: Semaphore;
   readonly #images = new SharedWork<string, EnsureProgress, ImageRecord>();
   readonly #layers = new SingleFlight<DiffId, undefined>();
@@ -86,6 +93,8 @@ export class ImageEnsurer {
       readonly builders: number;
       readonly merge: ChainMerger;
       readonly stop: AbortSignal;
+      /** The image's layers are known, and its maps will be made; the result ends it. */
+      readonly onEnsuring?: ((image: ImageRecord) => () => void) | undefined;
     },
   ) {
     this.#store = store;
@@ -94,6 +103,7 @@ export class ImageEnsurer {
     this.#log = log;
     this.#merge = options.merge;
     this.#stop = options.stop;
+    this.#onEnsuring = options.onEnsuring ?? (() => () => undefined);
     this.#builders = new Semaphore(options.builders, { queueMax: BUILD_QUEUE_MAX });
   }
 
@@ -119,7 +129,7 @@ export class ImageEnsurer {
       for (const layer of layers) {
         if (this.#maker.has(layer.diffId)) continue;
         const sources = this.#store.sourcesOf(layer.blobDigest);
-        await this.#makeMap(layer, sources, signal, () => undefined);
+        await this.#makeMap({ layer, sources, signal, onProgress: () => undefined });
       }
     };
     await remake();
@@ -147,9 +157,14 @@ export class ImageEnsurer {
     report({ phase: "resolve", doneBytes: 0, totalBytes: 0, layersDone: 0, layers: 0 });
     const image = await this.#resolve(request, { signal });
     checkHoldsChain(image, request.chainId);
-    await this.#makeMaps(image, report);
-    // Whatever speaks against a mount must do so before the claim.
-    await this.#mergeSound(image.layers, () => this.#makeMaps(image, report), signal);
+    const end = this.#onEnsuring(image);
+    try {
+      await this.#makeMaps(image, report);
+      // Whatever speaks against a mount must do so before the claim.
+      await this.#mergeSound(image.layers, () => this.#makeMaps(image, report), signal);
+    } finally {
+      end();
+    }
     throwIfAborted(signal);
     await this.#store.add(image);
     this.#log.info("image-ensured", {
@@ -176,9 +191,15 @@ export class ImageEnsurer {
     const results = await Promise.allSettled(
       missing.map(async (layer) => {
         try {
-          await this.#makeMap(layer, image.sources, signal, (bytes) => {
-            doneByLayer.set(layer.diffId, bytes);
-            tell();
+          await this.#makeMap({
+            layer,
+            image: image.manifestDigest,
+            sources: image.sources,
+            signal,
+            onProgress: (bytes) => {
+              doneByLayer.set(layer.diffId, bytes);
+              tell();
+            },
           });
         } catch (error) {
           failed.abort(error);
@@ -192,16 +213,15 @@ export class ImageEnsurer {
     if (results.some((result) => result.status === "rejected")) throw failed.signal.reason;
   }
 
-  async #makeMap(
-    layer: LayerRecord,
-    sources: readonly string[],
-    signal: AbortSignal,
-    onProgress: (blobBytes: number) => void,
-  ): Promise<void> {
+  async #makeMap({ layer, image, sources, signal, onProgress }: MapWork): Promise<void> {
     await this.#layers.run(
       layer.diffId,
       async (flightSignal) => {
-        const release = await this.#builders.acquire({ signal: flightSignal });
+        if (this.#maker.has(layer.diffId)) return undefined;
+        // Not in a builder's place: two nodes that wait for each other's maps would fill them all.
+        const wait = { signal: flightSignal };
+        if (image !== undefined && (await this.#maker.fetch(image, layer, wait))) return undefined;
+        const release = await this.#builders.acquire(wait);
         try {
           if (this.#maker.has(layer.diffId)) return undefined;
           await this.#maker.make(layer, sources, { signal: flightSignal, onProgress });
@@ -213,6 +233,15 @@ export class ImageEnsurer {
       { signal },
     );
   }
+}
+
+interface MapWork {
+  readonly layer: LayerRecord;
+  /** Through whose tree it may come; undefined: it is made here. */
+  readonly image?: Digest;
+  readonly sources: readonly string[];
+  readonly signal: AbortSignal;
+  readonly onProgress: (blobBytes: number) => void;
 }
 
 function checkHoldsChain(image: ImageRecord, chainId: ChainId | undefined): void {

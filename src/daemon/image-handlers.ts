@@ -6,6 +6,7 @@ import type { EnsureImageRequest } from "./ensure-image.ts";
 import { platformOf } from "./image-resolver.ts";
 import type { ImageService } from "./image-service.ts";
 import type { ImageRecord } from "./image-store.ts";
+import { certificateReport, mirrorReport, peersReport, treesReport } from "./peers/peer-report.ts";
 import { cacheReport, inspectReport, statusReport } from "./reports.ts";
 import type { ServiceFacts } from "./reports.ts";
 
@@ -32,6 +33,8 @@ const ensureSchema = z
 const chainSchema = z.object({ chainId: z.string().transform(parseChainId) });
 const mountSchema = chainSchema.extend({ target: z.string() });
 const retainSchema = z.object({ chainIds: z.array(z.string().transform(parseChainId)) });
+const treesSchema = z.object({ image: z.string() });
+const certificateSchema = z.object({ name: z.string().min(1) });
 const imageSchema = z.object({ reference: z.string().min(1), platform: z.string() });
 
 export interface ImageHandlerOptions {
@@ -112,6 +115,21 @@ function commandHandlers(when: When): Handlers {
     "Image.Status": when(async (service, _request, _context, { facts }) => ({
       json: JSON.stringify(await statusReport(service, facts)),
     })),
+    "Image.Peers": when(async (service) => ({
+      json: JSON.stringify(await peersReport(service.parts.peers)),
+    })),
+    "Image.Trees": when(async (service, request) => ({
+      json: JSON.stringify(await treesReport(service, treesSchema.parse(request).image)),
+    })),
+    "Image.Mirror": when((service) =>
+      Promise.resolve({ json: JSON.stringify(mirrorReport(service.parts.peers)) }),
+    ),
+    "Image.Certificate": when((service, request) => {
+      const { name } = certificateSchema.parse(request);
+      return Promise.resolve({
+        json: JSON.stringify(certificateReport(service.parts.peers, name)),
+      });
+    }),
     "Image.CacheList": when(async (service) => ({
       json: JSON.stringify(await cacheReport(service)),
     })),

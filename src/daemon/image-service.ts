@@ -21,6 +21,7 @@ import type { EnsureImageRequest, EnsureProgress, ImageEnsurer } from "./ensure-
 import { layersWithChains } from "./image-store.ts";
 import type { ImageRecord, ImageStore, LayerRecord } from "./image-store.ts";
 import type { LayerStore } from "./layer-store.ts";
+import type { PeerSide } from "./peers/peer-side.ts";
 import { SharedWork } from "./shared-work.ts";
 
 /** Present ranges told to the keeper with the answer to a miss. */
@@ -42,6 +43,8 @@ export interface ImageServiceParts {
   readonly keeper: KeeperClient;
   readonly rootfs: Rootfs;
   readonly background: BackgroundFill | undefined;
+  /** Undefined: a node alone. */
+  readonly peers: PeerSide | undefined;
   /** How long a wanted fill waits for one window of blocks. */
   readonly fillLimitMs: number;
   /** Aborted when the service ends: what outlives its callers. */
@@ -120,6 +123,8 @@ export class ImageService {
       },
       options,
     );
+    const image = this.parts.images.imageOfChain(chainId);
+    if (image !== undefined) this.parts.peers?.images.use(image);
     this.parts.background?.chainMounted(layers.map((layer) => layer.diffId));
     return mounted;
   }

@@ -55,6 +55,8 @@ export class ImageStore {
   readonly #paths: RootPaths;
   readonly #images = new Map<Digest, ImageRecord>();
   readonly #chains = new Map<ChainId, readonly LayerRecord[]>();
+  /** The images that have the chain, those that end with it first. */
+  readonly #imagesByChain = new Map<ChainId, Digest[]>();
   /** Sources of a blob, in order of preference, by blob digest. */
   readonly #blobSources = new Map<Digest, string[]>();
 
@@ -91,6 +93,12 @@ export class ImageStore {
     return this.#chains.get(chainId);
   }
 
+  /** The image that a mount of the chain is most likely of. */
+  imageOfChain(chainId: ChainId): ImageRecord | undefined {
+    const [first] = this.#imagesByChain.get(chainId) ?? [];
+    return first === undefined ? undefined : this.#images.get(first);
+  }
+
   sourcesOf(blob: Digest): readonly string[] {
     return this.#blobSources.get(blob) ?? [];
   }
@@ -110,6 +118,12 @@ export class ImageStore {
     const ids = chainIds(record.layers.map((layer) => layer.diffId));
     ids.forEach((id, index) => {
       if (!this.#chains.has(id)) this.#chains.set(id, record.layers.slice(0, index + 1));
+      const images = (this.#imagesByChain.get(id) ?? []).filter(
+        (digest) => digest !== record.manifestDigest,
+      );
+      if (index === ids.length - 1) images.unshift(record.manifestDigest);
+      else images.push(record.manifestDigest);
+      this.#imagesByChain.set(id, images);
     });
     for (const layer of record.layers) {
       const seen = this.#blobSources.get(layer.blobDigest) ?? [];

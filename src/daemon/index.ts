@@ -11,6 +11,15 @@ import type { MountOptions, MountSummary } from "./mount-command.ts";
 export { loadConfig, MODE_SETTINGS } from "./config.ts";
 export type { Config, ConfigOverrides, ModeSetting } from "./config.ts";
 export type { EnsureProgress } from "./ensure-image.ts";
+export type {
+  CertificateReport,
+  MirrorReport,
+  PeerProblemKind,
+  PeersReport,
+  TreeMemberReport,
+  TreeReport,
+  TreesReport,
+} from "./peer-reports.ts";
 export { statePaths } from "./paths.ts";
 export type { MountOptions, MountSummary } from "./mount-command.ts";
 

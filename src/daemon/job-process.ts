@@ -7,6 +7,7 @@ import { createLogger } from "../base/log.ts";
 import { mountHolding, readMountInfo } from "../base/mountinfo.ts";
 import { systemRandom } from "../base/random.ts";
 import { openFill } from "../cache/index.ts";
+import type { FillWriter } from "../cache/index.ts";
 import { ErofsReader } from "../erofs/index.ts";
 import { makeLayerMap, mergeLayers, openLayerMap, selfTestGzipResume } from "../image/index.ts";
 import { parseDiffId, parseDigest } from "../oci/index.ts";
@@ -31,7 +32,7 @@ async function runLayerJob(job: LayerJob, progress: Progress): Promise<LayerJobR
   let failure = new DaemonError("not-found", `no source for blob ${job.digest} is known`);
   for (const source of job.sources) {
     try {
-      return { source, keptBytes: await makeFrom(source, job, registries, progress) };
+      return { source, ...(await makeFrom(source, job, registries, progress)) };
     } catch (error) {
       failure = withContext(error, `from ${source}`);
       if (isDiskFull(error) || !mayHaveOtherSource(error)) throw error;
@@ -51,12 +52,14 @@ async function makeFrom(
   job: LayerJob,
   registries: RegistryPool,
   progress: Progress,
-): Promise<number> {
+): Promise<Pick<LayerJobResult, "keptBlobBytes" | "keptBytes">> {
   const signal = new AbortController().signal; // an abort kills this process
   await using source = await openImageSource(text, { registries }, { baseDir: "/" });
   const digest = parseDigest(job.digest);
   const blob = await source.open(digest, undefined, { signal, size: job.size, verify: false });
-  await using fill = job.fill === undefined ? undefined : await openFill(job.fill);
+  const { fill } = job;
+  await using tarFill = fill === undefined ? undefined : await openFill(fill);
+  await using blobFill = fill?.blob === undefined ? undefined : await openFill(fill.blob);
   let told = 0;
   await makeLayerMap({
     blob,
@@ -64,14 +67,19 @@ async function makeFrom(
     diffId: parseDiffId(job.diffId),
     mapPath: job.mapPath,
     signal,
-    ...(fill === undefined ? {} : { sink: { onTar: (bytes) => fill.write(bytes) } }),
+    sink: {
+      ...(tarFill === undefined ? {} : { onTar: (bytes) => tarFill.write(bytes) }),
+      ...(blobFill === undefined ? {} : { onBlob: (bytes) => blobFill.write(bytes) }),
+    },
     onProgress: ({ blobBytes }) => {
       if (blobBytes - told < PROGRESS_BYTES) return;
       told = blobBytes;
       progress(blobBytes);
     },
   });
-  return fill === undefined ? 0 : (await fill.finish()).keptBytes;
+  const keptOf = async (writer: FillWriter | undefined): Promise<number> =>
+    writer === undefined ? 0 : (await writer.finish()).keptBytes;
+  return { keptBytes: await keptOf(tarFill), keptBlobBytes: await keptOf(blobFill) };
 }
 
 async function runMergeJob(job: MergeJob): Promise<object> {

@@ -1,6 +1,6 @@
 /** What the image service asks of a job process, and what that answers. JSON both ways. */
 import { z } from "zod";
-import type { FillPlan } from "../cache/index.ts";
+import type { LayerFillPlan } from "../cache/index.ts";
 import type { RegistryOptions } from "../registry/index.ts";
 
 /** Reads a layer's blob once and writes its map; fills the cache as it goes by. */
@@ -14,7 +14,7 @@ export interface LayerJob {
   readonly mediaType: string;
   readonly diffId: string;
   readonly mapPath: string;
-  readonly fill: FillPlan | undefined;
+  readonly fill: LayerFillPlan | undefined;
 }
 
 /** Merges the metadata of layers, bottom first. */
@@ -29,6 +29,8 @@ export type Job = LayerJob | MergeJob;
 export const layerJobResultSchema = z.object({
   /** Tar bytes from the start that the fill kept; 0 without one. */
   keptBytes: z.int().min(0),
+  /** The same of the blob. */
+  keptBlobBytes: z.int().min(0),
   /** The source that had the blob. */
   source: z.string(),
 });

@@ -4,15 +4,16 @@
  */
 import { readdir, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { raceAbort } from "../base/abort.ts";
 import { errorCode, withContext } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { SingleFlight } from "../base/single-flight.ts";
-import type { BlockLayer, BlockResolver } from "../block/index.ts";
-import type { CachedLayer, CacheFill, DiskCache } from "../cache/index.ts";
+import type { BlockLayer, BlockResolver, BlockSource, BlockTable } from "../block/index.ts";
+import type { CachedLayer, CacheFill, DiskCache, KeptBytes } from "../cache/index.ts";
 import { openLayerMap, unfinishedMapPath } from "../image/index.ts";
 import type { LayerMap } from "../image/index.ts";
 import { digestHex, parseDiffId } from "../oci/index.ts";
-import type { DiffId } from "../oci/index.ts";
+import type { DiffId, Digest } from "../oci/index.ts";
 import type { RegistryOptions } from "../registry/index.ts";
 import { runJob } from "./child-job.ts";
 import type { LayerMapMaker } from "./ensure-image.ts";
@@ -35,7 +36,24 @@ export interface LayerStoreParts {
   readonly images: ImageStore;
   readonly sources: ImageSources;
   readonly registry: RegistryOptions;
+  /** Undefined: a node alone. */
+  readonly peers?: LayerPeers | undefined;
   readonly log: Logger;
+}
+
+/** What other nodes do for a layer. */
+export interface LayerPeers {
+  /** The sources to ask before and instead of these. */
+  sourcesOf(
+    layer: { readonly id: string; readonly blobDigest: Digest; readonly table: BlockTable },
+    own: readonly BlockSource[],
+  ): readonly BlockSource[];
+  /** True: the map is at `mapPath`. False: it is to be made here. */
+  fetchMap(
+    image: Digest,
+    layer: LayerRecord,
+    options: { readonly mapPath: string; readonly signal: AbortSignal },
+  ): Promise<boolean>;
 }
 
 export class LayerStore implements LayerMapMaker, AsyncDisposable {
@@ -44,6 +62,7 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
   readonly #known: Set<DiffId>;
   readonly #open = new Map<DiffId, OpenLayer>();
   readonly #opening = new SingleFlight<DiffId, OpenLayer>();
+  #waiting: (() => void)[] = [];
   readonly #stop = new AbortController();
 
   private constructor(parts: LayerStoreParts, known: Set<DiffId>) {
@@ -65,6 +84,43 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     return this.#known.has(diffId);
   }
 
+  /** Blocks of a layer; 0 while it is not open. */
+  blocksOf(diffId: DiffId): number {
+    return this.#open.get(diffId)?.map.blockTable.count ?? 0;
+  }
+
+  mapPath(diffId: DiffId): string {
+    return layerMapPath(this.#parts.paths, diffId);
+  }
+
+  /** Resolves when there is a map of the layer. */
+  async whenKnown(diffId: DiffId, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    while (!this.#known.has(diffId)) {
+      await raceAbort(new Promise<void>((resolve) => this.#waiting.push(resolve)), signal);
+    }
+  }
+
+  #learn(diffId: DiffId): void {
+    this.#known.add(diffId);
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resume of waiting) resume();
+  }
+
+  /** From another node, where there is one that has it or makes it; false: it is to be made here. */
+  async fetch(
+    image: Digest,
+    layer: LayerRecord,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<boolean> {
+    const { peers } = this.#parts;
+    if (peers === undefined) return false;
+    const mapPath = this.mapPath(layer.diffId);
+    if (!(await peers.fetchMap(image, layer, { mapPath, signal }))) return false;
+    this.#learn(layer.diffId);
+    return true;
+  }
+
   /** A map that proves damaged is forgotten, so that the next pull makes it anew. */
   async openLayer(diffId: DiffId): Promise<OpenLayer> {
     const known = this.#open.get(diffId);
@@ -77,7 +133,7 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
   }
 
   async #openLayer(diffId: DiffId): Promise<OpenLayer> {
-    const { paths, cache, resolver, images, sources } = this.#parts;
+    const { paths, cache, resolver, images, sources, peers } = this.#parts;
     const path = layerMapPath(paths, diffId);
     let map: LayerMap;
     try {
@@ -89,13 +145,14 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     const id = digestHex(diffId);
     const blobDigest = map.info.blobDigest;
     const cached = await cache.layer(id, map.blockTable);
+    const own = (): readonly BlockSource[] => sources.blockSources(images.sourcesOf(blobDigest));
     const layer: BlockLayer = {
       id,
       blobDigest,
       blobBytes: map.info.blobBytes,
       table: map.blockTable,
       readWindow: (block) => map.readWindow(block),
-      sources: () => sources.blockSources(images.sourcesOf(blobDigest)),
+      sources: () => peers?.sourcesOf(layer, own()) ?? own(),
     };
     if (!resolver.hasLayer(id)) resolver.addLayer(layer, cached);
     const open = { map, cached };
@@ -152,9 +209,9 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
       const result = layerJobResultSchema.parse(
         await runJob(job, { signal: options.signal, onProgress: options.onProgress }),
       );
-      this.#known.add(layer.diffId);
+      this.#learn(layer.diffId);
       log.info("layer-map-made", { ...layer, keptBytes: result.keptBytes, source: result.source });
-      await this.#adopt(layer.diffId, fill, result.keptBytes);
+      await this.#adopt(layer.diffId, fill, result);
     } catch (error) {
       // A job that was killed could not.
       await rm(unfinishedMapPath(layerMapPath(paths, layer.diffId)), { force: true });
@@ -166,12 +223,12 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     }
   }
 
-  async #adopt(diffId: DiffId, fill: CacheFill | undefined, keptBytes: number): Promise<void> {
-    if (fill === undefined || keptBytes === 0) return;
+  async #adopt(diffId: DiffId, fill: CacheFill | undefined, kept: KeptBytes): Promise<void> {
+    if (fill === undefined || kept.keptBytes === 0) return;
     await using map = await openLayerMap(layerMapPath(this.#parts.paths, diffId), { diffId });
     const { cache, log } = this.#parts;
     try {
-      await cache.adoptFilled(fill, digestHex(diffId), map.blockTable, { keptBytes });
+      await cache.adoptFilled(fill, digestHex(diffId), map.blockTable, kept);
     } catch (error) {
       log.warn("fill-not-kept", { diffId, err: error }); // the map stands; blocks come again
     }

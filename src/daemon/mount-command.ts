@@ -3,6 +3,7 @@
  * is left when it ends, also after kill -9: the keeper sees the end of its pipe and unmounts.
  */
 import { mkdir, rm } from "node:fs/promises";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import { DaemonError } from "../base/errors.ts";
@@ -78,7 +79,8 @@ async function run(
   { signal, onProgress, onMounted }: MountOptions,
   { scope, log }: { readonly scope: Scope; readonly log: Logger },
 ): Promise<MountSummary> {
-  const { config, target } = request;
+  const config = besideDaemon(request.config);
+  const { target } = request;
   await mkdir(config.state, { recursive: true, mode: 0o711 });
   scope.use(await ProcessLock.acquire(config.state, "daemon"));
   await rememberMount(config.state, { pid: process.pid, target });
@@ -107,6 +109,15 @@ async function run(
   onMounted({ mode, modeReason, files });
   await untilUnmounted(target, signal);
   return summary(service, chainId, { files });
+}
+
+/** The daemon of this node may have the configured port and name. */
+function besideDaemon(config: Config): Config {
+  const { peer } = config;
+  if (!peer.enabled) return config;
+  const name = `${peer.name === "" ? hostname() : peer.name}-mount-${process.pid}`;
+  const bind = `${peer.bind.slice(0, peer.bind.lastIndexOf(":"))}:0`;
+  return { ...config, peer: { ...peer, name, bind, advertise: "", exchangePort: 0, mirror: "" } };
 }
 
 async function untilUnmounted(target: string, signal: AbortSignal): Promise<void> {

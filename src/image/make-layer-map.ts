@@ -14,6 +14,8 @@ import { passLayer, type LayerPassProgress, type LayerPassResult } from "./pass/
 
 /** Receives the layer while it streams by, for example to fill a cache. */
 export interface LayerMapSink {
+  /** Blob bytes in order, before they are decoded; valid until the call (or its promise) returns. */
+  onBlob?(bytes: Uint8Array, blobOffset: number): Promise<void> | void;
   /** Tar bytes in order; valid until the call (or its promise) returns. */
   onTar?(bytes: Uint8Array, tarOffset: number): Promise<void> | void;
   /**
@@ -62,9 +64,14 @@ async function make(writer: LayerMapWriter, options: MakeLayerMapOptions): Promi
   const { descriptor, sink } = options;
   const store = new BlockStore(writer, sink);
   const onTar = sink?.onTar?.bind(sink);
+  const onBlob = sink?.onBlob?.bind(sink);
   const result = await passLayer(
     options.blob,
-    { onBlock: (cut) => store.add(cut), ...(onTar === undefined ? {} : { onTar }) },
+    {
+      onBlock: (cut) => store.add(cut),
+      ...(onTar === undefined ? {} : { onTar }),
+      ...(onBlob === undefined ? {} : { onBlob }),
+    },
     {
       signal: options.signal,
       blobBytes: descriptor.size,

@@ -34,6 +34,8 @@ const PIECE_BYTES = 256 * 1024;
 const BLAME_BYTES_MAX = 256 * 1024 * 1024;
 
 export interface LayerPassSink {
+  /** Blob bytes in order, before they are decoded; valid until the call (or its promise) returns. */
+  onBlob?(bytes: Uint8Array, blobOffset: number): Promise<void> | void;
   /** Tar bytes in order; valid until the call (or its promise) returns. */
   onTar?(bytes: Uint8Array, tarOffset: number): Promise<void> | void;
   /** Every block, in order, after all its bytes went to `onTar`. */
@@ -168,10 +170,13 @@ class LayerPass {
   }
 
   async push(chunk: Uint8Array): Promise<void> {
+    const blobOffset = this.#blobBytes;
     this.#blobBytes += chunk.length;
     if (this.#blobBytes > this.#options.blobBytes) {
       throw new DaemonError("data-loss", `blob is longer than ${this.#options.blobBytes} bytes`);
     }
+    const written = this.#sink.onBlob?.(chunk, blobOffset);
+    if (written !== undefined) await written;
     let position = 0;
     while (position < chunk.length) {
       const taken = Math.min(PIECE_BYTES - this.#pieceLength, chunk.length - position);

@@ -13,16 +13,22 @@ interface Entry {
   readonly subject: string;
   readonly bytes: Uint8Array;
   sent: number;
+  /** Replaced by news; it stays in its tier until that is looked through. */
+  isGone: boolean;
 }
 
 /** Entries that one packet's search looks at: a packet holds far fewer. */
 const EXAMINED_MAX = 4 * PACKET_MESSAGES_MAX;
+/** Replaced entries that a tier keeps beside twice the live ones, before it is swept. */
+const GONE_ENTRIES_MAX = 64;
+/** No broadcast is shorter: header, incarnation, two ids of one byte. */
+const LEAST_MESSAGE_BYTES = 11;
 
 export class BroadcastQueue {
   /** By subject, so at most one for each member: bounded by MEMBERS_MAX. */
   readonly #entries = new Map<string, Entry>();
   /** By how often they were sent, each tier oldest first. */
-  readonly #tiers: Set<Entry>[] = [];
+  readonly #tiers: Entry[][] = [];
 
   get size(): number {
     return this.#entries.size;
@@ -31,10 +37,10 @@ export class BroadcastQueue {
   add(broadcast: Broadcast): void {
     const subject = subjectOf(broadcast);
     const older = this.#entries.get(subject);
-    if (older !== undefined) this.#remove(older);
-    const entry = { subject, bytes: encodeMessage(broadcast), sent: 0 };
+    if (older !== undefined) older.isGone = true;
+    const entry = { subject, bytes: encodeMessage(broadcast), sent: 0, isGone: false };
     this.#entries.set(subject, entry);
-    this.#tier(0).add(entry);
+    this.#push(entry);
   }
 
   /** Whether a broadcast about this member has still to be sent. */
@@ -48,32 +54,41 @@ export class BroadcastQueue {
     let room = roomBytes;
     let examined = 0;
     for (const tier of this.#tiers) {
-      for (const entry of [...tier].reverse()) {
+      const passed: Entry[] = [];
+      while (examined < EXAMINED_MAX && taken.length < PACKET_MESSAGES_MAX / 2) {
+        const entry = tier.pop();
+        if (entry === undefined) break;
+        if (entry.isGone) continue;
         examined += 1;
-        if (examined > EXAMINED_MAX || taken.length >= PACKET_MESSAGES_MAX / 2) break;
-        if (entry.bytes.length > room) continue;
-        room -= entry.bytes.length;
-        taken.push(entry);
+        if (entry.bytes.length > room) passed.push(entry);
+        else {
+          room -= entry.bytes.length;
+          taken.push(entry);
+        }
+        if (room < LEAST_MESSAGE_BYTES) break;
       }
+      tier.push(...passed.reverse());
     }
-    for (const entry of taken) this.#count(entry, limit);
+    for (const entry of taken.toReversed()) this.#count(entry, limit);
     return taken.map((entry) => entry.bytes);
   }
 
-  #tier(sent: number): Set<Entry> {
-    for (let index = this.#tiers.length; index <= sent; index += 1) this.#tiers.push(new Set());
-    return this.#tiers[sent] ?? new Set();
+  #tier(sent: number): Entry[] {
+    for (let index = this.#tiers.length; index <= sent; index += 1) this.#tiers.push([]);
+    return this.#tiers[sent] ?? [];
   }
 
   #count(entry: Entry, limit: number): void {
-    this.#tier(entry.sent).delete(entry);
     entry.sent += 1;
     if (entry.sent >= limit) this.#entries.delete(entry.subject);
-    else this.#tier(entry.sent).add(entry);
+    else this.#push(entry);
   }
 
-  #remove(entry: Entry): void {
-    this.#entries.delete(entry.subject);
-    this.#tier(entry.sent).delete(entry);
+  #push(entry: Entry): void {
+    const tier = this.#tier(entry.sent);
+    tier.push(entry);
+    if (tier.length <= 2 * this.#entries.size + GONE_ENTRIES_MAX) return;
+    const kept = tier.filter(({ isGone }) => !isGone);
+    tier.splice(0, tier.length, ...kept);
   }
 }

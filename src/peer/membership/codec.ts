@@ -18,8 +18,17 @@ import type { MemberState } from "./member.ts";
 import type { Message, ViewRecord } from "./messages.ts";
 import { FieldReader, FieldWriter, malformed } from "./wire.ts";
 
-/** Raised when a message's body changes; older and newer ones are refused by name. */
+/** Raised when a message's body changes. */
 export const WIRE_VERSION = 1;
+
+/** The wire versions that a node speaks, both included; others are refused by name. */
+export interface WireVersions {
+  readonly lowest: number;
+  readonly highest: number;
+}
+
+export const WIRE_VERSIONS: WireVersions = { lowest: WIRE_VERSION, highest: WIRE_VERSION };
+
 /** Kind and length before each message. */
 const MESSAGE_HEADER_BYTES = 3;
 const PACKET_HEADER_BYTES = 1;
@@ -74,13 +83,16 @@ function readIncarnation(from: FieldReader): number {
 }
 
 /** Joins encoded messages to one packet. Throws `internal` when they do not fit: a defect of ours. */
-export function encodePacket(messages: readonly Uint8Array[]): Uint8Array {
+export function encodePacket(
+  messages: readonly Uint8Array[],
+  version: number = WIRE_VERSION,
+): Uint8Array {
   const length = messages.reduce((sum, one) => sum + one.length, PACKET_HEADER_BYTES);
   if (length > PACKET_MESSAGE_BYTES_MAX || messages.length > PACKET_MESSAGES_MAX) {
     throw new DaemonError("internal", `packet of ${length} bytes, ${messages.length} messages`);
   }
   const packet = new Uint8Array(length);
-  packet[0] = WIRE_VERSION;
+  packet[0] = version;
   let at = PACKET_HEADER_BYTES;
   for (const message of messages) {
     packet.set(message, at);
@@ -97,11 +109,17 @@ export function roomBeside(messages: readonly Uint8Array[]): number {
   );
 }
 
-/** Throws `data-loss`, naming what is wrong; of a packet that is refused nothing is used. */
-export function decodePacket(packet: Uint8Array): readonly Message[] {
+/**
+ * Throws `data-loss`, naming what is wrong, or `failed-precondition` for a version that is not
+ * spoken; of a packet that is refused nothing is used.
+ */
+export function decodePacket(
+  packet: Uint8Array,
+  versions: WireVersions = WIRE_VERSIONS,
+): readonly Message[] {
   if (packet.length > PACKET_MESSAGE_BYTES_MAX) throw malformed(`${packet.length} bytes`);
   const reader = new FieldReader(packet);
-  checkVersion(reader);
+  checkVersion(reader, versions);
   const messages: Message[] = [];
   while (reader.left > 0) {
     if (messages.length >= PACKET_MESSAGES_MAX) throw malformed("too many messages");
@@ -115,28 +133,34 @@ export function decodePacket(packet: Uint8Array): readonly Message[] {
   return messages;
 }
 
-function checkVersion(reader: FieldReader): void {
+function checkVersion(reader: FieldReader, { lowest, highest }: WireVersions): void {
   const version = reader.u8();
-  if (version === WIRE_VERSION) return;
+  if (version >= lowest && version <= highest) return;
   throw new DaemonError(
     "failed-precondition",
-    `membership version ${version}; this node speaks ${WIRE_VERSION}`,
+    `membership version ${version}; this node speaks ${lowest === highest ? lowest : `${lowest} to ${highest}`}`,
   );
 }
 
 /** A whole view, for push/pull. */
-export function encodeView(records: readonly ViewRecord[]): Uint8Array {
-  const writer = new FieldWriter().u8(WIRE_VERSION).u32(records.length);
+export function encodeView(
+  records: readonly ViewRecord[],
+  version: number = WIRE_VERSION,
+): Uint8Array {
+  const writer = new FieldWriter().u8(version).u32(records.length);
   for (const { state, incarnation, member } of records) {
     writer.u8(STATES.indexOf(state)).u32(incarnation).member(member);
   }
   return writer.take();
 }
 
-/** Throws `data-loss`. */
-export function decodeView(bytes: Uint8Array): readonly ViewRecord[] {
+/** Throws as `decodePacket`. */
+export function decodeView(
+  bytes: Uint8Array,
+  versions: WireVersions = WIRE_VERSIONS,
+): readonly ViewRecord[] {
   const reader = new FieldReader(bytes);
-  checkVersion(reader);
+  checkVersion(reader, versions);
   const count = reader.u32();
   if (count > MEMBERS_MAX) throw malformed(`a view of ${count} members`);
   const records: ViewRecord[] = [];

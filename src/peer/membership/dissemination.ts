@@ -24,6 +24,14 @@ export interface DisseminationOptions {
   readonly nowMs: number;
 }
 
+/**
+ * For so long after its start, ms, a node that is told of many more members than it knows does not
+ * pass them on: it is the newcomer, and they are old news. A thousand nodes that start together
+ * would fill each other's packets with it.
+ */
+const NEWCOMER_MS = 5000;
+const NEWCOMER_RATIO = 4;
+
 function isSameInfo(one: MemberInfo, other: MemberInfo): boolean {
   return (
     one.boot === other.boot &&
@@ -39,11 +47,13 @@ export class Dissemination {
   readonly #queue = new BroadcastQueue();
   readonly #suspicions = new Map<string, Suspicion>();
   readonly #selfId: string;
+  readonly #startedMs: number;
   #isLeaving = false;
 
   constructor({ config, self, random, nowMs }: DisseminationOptions) {
     this.#config = config;
     this.#selfId = self.id;
+    this.#startedMs = nowMs;
     this.awareness = new Awareness(config.awarenessMax);
     this.view = new View(random);
     this.view.set({ ...self, state: "alive", incarnation: 0, changedMs: nowMs });
@@ -85,12 +95,14 @@ export class Dissemination {
    */
   merge(records: readonly ViewRecord[], nowMs: number): readonly Effect[] {
     const events: MembershipEvent[] = [];
+    const isNewcomer =
+      nowMs - this.#startedMs < NEWCOMER_MS && records.length > NEWCOMER_RATIO * this.view.size;
     for (const { state, incarnation, member } of records) {
       const { id } = member;
       const from = state === "left" ? id : this.#selfId;
       // A suspect that is not known here would be missed until it refutes.
       if (state === "alive" || (state === "suspect" && this.view.get(id) === undefined)) {
-        this.#apply({ kind: "alive", incarnation, member }, nowMs, events);
+        this.#alive({ kind: "alive", incarnation, member }, nowMs, events, isNewcomer);
       }
       if (state === "left") this.#apply({ kind: "dead", incarnation, id, from }, nowMs, events);
       if (state === "suspect" || state === "dead") {
@@ -151,7 +163,7 @@ export class Dissemination {
     }
   }
 
-  #alive(alive: Alive, nowMs: number, events: MembershipEvent[]): void {
+  #alive(alive: Alive, nowMs: number, events: MembershipEvent[], isOldNews = false): void {
     const { member: info, incarnation } = alive;
     const known = this.view.get(info.id);
     if (info.id === this.#selfId) {
@@ -174,7 +186,7 @@ export class Dissemination {
       const isReclaimed = isMoved && !isPresent(known);
       if (incarnation <= known.incarnation && !isReclaimed) return;
     }
-    this.#queue.add(alive);
+    if (!isOldNews) this.#queue.add(alive);
     this.#suspicions.delete(info.id);
     const wasPresent = known !== undefined && isPresent(known);
     const changedMs = known?.state === "alive" ? known.changedMs : nowMs;

@@ -65,7 +65,7 @@ export class Swim {
     });
     // Members that start together must not go on in step.
     this.#nextGossipMs = nowMs + this.#spread(this.#interval(config.gossipIntervalMs));
-    this.#nextPushPullMs = nowMs + this.#spread(this.#interval(config.pushPullIntervalMs));
+    this.#nextPushPullMs = nowMs + this.#soonMs();
     this.#nextReconnectMs = nowMs + this.#spread(this.#interval(config.reconnectIntervalMs));
   }
 
@@ -76,6 +76,10 @@ export class Swim {
   /** 0 is healthy; higher: this node seems slow or badly connected. */
   get healthScore(): number {
     return this.#members.awareness.score;
+  }
+
+  get isLeaving(): boolean {
+    return this.#members.isLeaving;
   }
 
   /** Alive and suspect members, this node included. */
@@ -116,7 +120,7 @@ export class Swim {
       case "packet":
         return input.messages.flatMap((message) => this.#receive(message, input, nowMs));
       case "view":
-        return this.#members.merge(input.records, nowMs);
+        return this.#merge(input.records, nowMs);
       case "stream-ack":
         return this.#detector.onAck(input.sequence, nowMs);
       case "announce":
@@ -127,6 +131,15 @@ export class Swim {
         this.#members.leave(nowMs);
         return this.#gossip(nowMs);
     }
+  }
+
+  /** Who learns of members by a view has missed gossip, and probably of more than these. */
+  #merge(records: readonly ViewRecord[], nowMs: number): readonly Effect[] {
+    const effects = this.#members.merge(records, nowMs);
+    if (effects.some((effect) => effect.kind === "event" && effect.event.kind === "joined")) {
+      this.#nextPushPullMs = Math.min(this.#nextPushPullMs, nowMs + this.#soonMs());
+    }
+    return effects;
   }
 
   #receive(
@@ -208,6 +221,12 @@ export class Swim {
 
   #isOther(member: Member): boolean {
     return member.id !== this.self.id;
+  }
+
+  /** Not before the others that start now are known, and early: to find whom gossip missed. */
+  #soonMs(): number {
+    const intervalMs = this.#interval(this.#config.pushPullIntervalMs);
+    return (intervalMs + this.#spread(intervalMs)) / 3;
   }
 
   /** 0 in the configuration switches a timer off. */

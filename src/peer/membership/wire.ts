@@ -2,7 +2,6 @@
  * Reading and writing of packet fields, big-endian. Every length is checked before it is used;
  * a read past the end throws `data-loss`.
  */
-import { isIP } from "node:net";
 import { DaemonError } from "../../base/errors.ts";
 import { MEMBER_ID_BYTES_MAX, META_BYTES_MAX } from "./limits.ts";
 import type { Address, MemberInfo } from "./member.ts";
@@ -16,11 +15,17 @@ export function malformed(what: string): DaemonError {
   return new DaemonError("data-loss", `malformed membership packet: ${what}`);
 }
 
+/** Room that a writer begins with; doubled when it is used up. */
+const WRITER_BYTES = 128;
+
 export class FieldWriter {
-  readonly #parts: number[] = [];
+  #bytes = new Uint8Array(WRITER_BYTES);
+  #length = 0;
 
   u8(value: number): this {
-    this.#parts.push(value & 0xff);
+    this.#reserve(1);
+    this.#bytes[this.#length] = value & 0xff;
+    this.#length += 1;
     return this;
   }
 
@@ -33,7 +38,9 @@ export class FieldWriter {
   }
 
   bytes(bytes: Uint8Array): this {
-    for (const byte of bytes) this.#parts.push(byte);
+    this.#reserve(bytes.length);
+    this.#bytes.set(bytes, this.#length);
+    this.#length += bytes.length;
     return this;
   }
 
@@ -60,7 +67,15 @@ export class FieldWriter {
   }
 
   take(): Uint8Array {
-    return Uint8Array.from(this.#parts);
+    return this.#bytes.slice(0, this.#length);
+  }
+
+  #reserve(count: number): void {
+    const needed = this.#length + count;
+    if (needed <= this.#bytes.length) return;
+    const grown = new Uint8Array(Math.max(needed, 2 * this.#bytes.length));
+    grown.set(this.#bytes);
+    this.#bytes = grown;
   }
 }
 
@@ -138,33 +153,41 @@ export function checkMemberId(id: string): string {
   return id;
 }
 
+const IPV4_PART = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)";
+const IPV4 = new RegExp(`^${IPV4_PART}(?:\\.${IPV4_PART}){3}$`);
+const IPV6_GROUPS = 8;
+
 /** Throws `invalid-argument` when `host` is not an IP address (names are resolved before). */
 export function addressBytes(host: string): Uint8Array {
-  const family = isIP(host);
-  if (family === 4) return Uint8Array.from(host.split(".").map(Number));
-  if (family !== 6 || host.includes("%")) {
-    throw new DaemonError("invalid-argument", `not an IP address: ${host}`);
-  }
-  return ipv6Bytes(host);
+  const bytes = IPV4.test(host) ? host.split(".").map(Number) : ipv6Bytes(host);
+  if (bytes !== undefined) return Uint8Array.from(bytes);
+  throw new DaemonError("invalid-argument", `not an IP address: ${host}`);
 }
 
-function ipv6Bytes(host: string): Uint8Array {
-  // A trailing dotted quad is two groups (RFC 4291 2.2).
-  const text = host.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, ...quad: unknown[]) => {
-    const [a, b, c, d] = quad.slice(0, 4).map(Number);
-    return [(a ?? 0) * 256 + (b ?? 0), (c ?? 0) * 256 + (d ?? 0)]
-      .map((group) => group.toString(16))
-      .join(":");
+/** Source: RFC 4291 2.2; a zone (`%eth0`) means nothing to another machine. */
+function ipv6Bytes(host: string): readonly number[] | undefined {
+  const halves = withoutQuad(host).split("::");
+  if (halves.length > 2) return undefined;
+  const groups = halves.map((half) => (half === "" ? [] : half.split(":")));
+  if (!groups.flat().every((group) => /^[\da-f]{1,4}$/i.test(group))) return undefined;
+  const [before = [], after] = groups;
+  const missing = IPV6_GROUPS - before.length - (after?.length ?? 0);
+  // A double colon stands for one group at least; without it all are there.
+  if (after === undefined ? missing !== 0 : missing < 1) return undefined;
+  const zeros = new Array<string>(missing).fill("0");
+  return [...before, ...zeros, ...(after ?? [])].flatMap((group) => {
+    const value = Number.parseInt(group, 16);
+    return [value >> 8, value & 255];
   });
-  const [head = "", tail] = text.split("::");
-  const groups = (part: string): number[] =>
-    part === "" ? [] : part.split(":").map((group) => Number.parseInt(group, 16));
-  const before = groups(head);
-  const after = tail === undefined ? [] : groups(tail);
-  const zeros = new Array<number>(Math.max(0, 8 - before.length - after.length)).fill(0);
-  return Uint8Array.from(
-    [...before, ...zeros, ...after].flatMap((group) => [group >> 8, group & 255]),
-  );
+}
+
+/** A dotted quad at the end is two groups. */
+function withoutQuad(host: string): string {
+  const at = host.lastIndexOf(":") + 1;
+  const quad = host.slice(at);
+  if (!IPV4.test(quad) || at === 0) return host;
+  const [a = 0, b = 0, c = 0, d = 0] = quad.split(".").map(Number);
+  return `${host.slice(0, at)}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`;
 }
 
 /** The inverse of `addressBytes`, in one spelling (RFC 5952), so that text can be compared. */

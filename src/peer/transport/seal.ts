@@ -13,10 +13,10 @@
  * be replayed, so all that a hello may bring about is an answer that is no longer than itself.
  */
 import { createCipheriv, createDecipheriv } from "node:crypto";
-import { LRUCache } from "lru-cache";
 import { DaemonError } from "../../base/errors.ts";
 import { derive } from "./key-ring.ts";
 import type { KeyRing } from "./key-ring.ts";
+import { RecentMap } from "./recent-map.ts";
 import { ReplayWindow } from "./replay-window.ts";
 
 /** IPv6's least MTU (1280) without IPv6's and UDP's headers: never fragmented. */
@@ -63,7 +63,7 @@ export class Sealer {
   #sealKey: Uint8Array;
   #counter = 0n;
   /** Senders that have shown the key: a stranger cannot make an entry. */
-  readonly #senders = new LRUCache<string, Sender>({ max: SENDERS_MAX });
+  readonly #senders = new RecentMap<string, Sender>(SENDERS_MAX);
 
   constructor(ring: KeyRing, boot: string) {
     this.#ring = ring;

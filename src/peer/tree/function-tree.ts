@@ -28,6 +28,17 @@ export class FunctionTree {
   readonly #zones = new Map<string, string[]>();
   readonly #places = new Map<string, Place>();
 
+  /** A tree of these members, zone by zone, each in the order of its slots; repeats are left out. */
+  static of(zones: Iterable<readonly [zone: string, ids: readonly string[]]>): FunctionTree {
+    const tree = new FunctionTree();
+    for (const [zone, ids] of zones) {
+      for (const id of ids) {
+        if (tree.size < TREE_MEMBERS_MAX && !tree.has(id)) tree.#append(id, zone);
+      }
+    }
+    return tree;
+  }
+
   get size(): number {
     return this.#places.size;
   }
@@ -71,6 +82,27 @@ export class FunctionTree {
     return ancestors;
   }
 
+  /** Members between this one and the reader of the registry, that one included: 0 for the root. */
+  depthOf(id: string): number {
+    const { zone, slot } = this.placeOf(id);
+    const [first] = this.#zones.keys();
+    return 31 - Math.clz32(slot + 1) + (zone === first ? 0 : 1);
+  }
+
+  get zoneCount(): number {
+    return this.#zones.size;
+  }
+
+  zoneSize(zone: string): number {
+    return this.#zones.get(zone)?.length ?? 0;
+  }
+
+  /** The member that gets the next child of a zone; undefined: that will be a zone's first. */
+  nextParent(zone: string): string | undefined {
+    const slots = this.#zones.get(zone);
+    return slots?.[parentSlot(slots.length)];
+  }
+
   childrenOf(id: string): readonly string[] {
     const { zone, slot } = this.placeOf(id);
     const slots = this.#zones.get(zone) ?? [];
@@ -94,9 +126,7 @@ export class FunctionTree {
     }
     const left = place === undefined ? [] : this.remove(id);
     const joined = this.#changing([id], () => {
-      const own = this.#zones.get(zone) ?? [];
-      this.#zones.set(zone, own);
-      this.#put({ zone, slot: own.length }, id);
+      this.#append(id, zone);
     });
     return withoutRepeats([...left, ...joined]);
   }
@@ -160,6 +190,12 @@ export class FunctionTree {
       best = child;
     }
     return best;
+  }
+
+  #append(id: string, zone: string): void {
+    const slots = this.#zones.get(zone) ?? [];
+    this.#zones.set(zone, slots);
+    this.#put({ zone, slot: slots.length }, id);
   }
 
   #put(place: Place, id: string): void {

@@ -10,6 +10,7 @@ import { Prng } from "../../fuzz/prng.ts";
 import { ROOT } from "../block/cache-bench.ts";
 import { sampleLayer } from "../block/sample-layer.ts";
 import type { SampleLayer } from "../block/sample-layer.ts";
+import type { SimFiles } from "../block/sim-files.ts";
 import { checkSurvivors } from "./cache-survivor.ts";
 import type { CacheCounts } from "./cache-survivor.ts";
 import { Scheduler } from "./scheduler.ts";
@@ -30,8 +31,8 @@ export const SAMPLES: readonly SampleLayer[] = [1, 2, 3].map((seed) =>
 /** The last layer is brought in by filling passes. */
 const FILLED = 2;
 const QUOTA_BYTES = 70_000;
-/** What a filling pass must be able to reserve (FILL_WRITE_BYTES and the layer). */
-const FILL_BYTES = 1024 * 1024 + 64 * 1024;
+/** What a filling pass must be able to reserve (FILL_WRITE_BYTES, the layer and its blob). */
+const FILL_BYTES = 1024 * 1024 + 5 * 64 * 1024;
 
 export type Step =
   | {
@@ -271,18 +272,27 @@ class Run {
   async #fill(service: SimImageService): Promise<void> {
     const sample = sampleAt(FILLED);
     const { cache, files, owner } = service;
-    const estimate = { blobBytes: sample.blob.length, isCompressed: false };
-    const fill = await cache.beginFill(sample.id, estimate);
+    const fill = await cache.beginFill(sample.id, {
+      blobBytes: sample.blob.length,
+      isCompressed: true,
+    });
     if (fill === undefined) return;
-    const file = await files.open(fill.plan.path);
-    const keptBytes = this.#random.oneIn(2)
-      ? sample.tar.length
-      : this.#random.below(sample.tar.length);
-    for (let from = 0; from < keptBytes; from += 10_000) {
-      const piece = sample.tar.subarray(from, Math.min(keptBytes, from + 10_000));
-      await file.writeAt(piece, from);
+    const { path, blob } = fill.plan;
+    const keptBytes = await this.#writeFill(files, path, sample.tar);
+    const keptBlobBytes =
+      blob === undefined ? 0 : await this.#writeFill(files, blob.path, sample.blob);
+    if (owner.isDead) return;
+    await cache.adoptFilled(fill, sample.id, sample.table, { keptBytes, keptBlobBytes });
+  }
+
+  /** All of it, or the first part. */
+  async #writeFill(files: SimFiles, path: string, bytes: Buffer): Promise<number> {
+    const file = await files.open(path);
+    const kept = this.#random.oneIn(2) ? bytes.length : this.#random.below(bytes.length);
+    for (let from = 0; from < kept; from += 10_000) {
+      await file.writeAt(bytes.subarray(from, Math.min(kept, from + 10_000)), from);
     }
-    if (!owner.isDead) await cache.adoptFilled(fill, sample.id, sample.table, { keptBytes });
+    return kept;
   }
 
   #begin(work: Promise<unknown>): void {

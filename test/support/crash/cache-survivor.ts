@@ -6,6 +6,7 @@ import { DiskCache } from "../../../src/cache/index.ts";
 import type { CachedLayer } from "../../../src/cache/index.ts";
 import type { Prng } from "../../fuzz/prng.ts";
 import { ROOT, tarOf } from "../block/cache-bench.ts";
+import { blobOf } from "../block/fake-blobs.ts";
 import type { SampleLayer } from "../block/sample-layer.ts";
 import { SimFiles } from "../block/sim-files.ts";
 import { cacheOptions, dataBytes, SPACE_SLACK_BYTES } from "./cache-case.ts";
@@ -103,15 +104,19 @@ async function checkSurvivor(
 
 /** Every bit of a bitmap on the disk vouches for right bytes on the disk. */
 function checkBitmap(disk: SimDisk, sample: SampleLayer): void {
-  const data = disk.inode(join(ROOT, "decoded", sample.id))?.view.bytes ?? Buffer.alloc(0);
-  const bits = disk.inode(join(ROOT, "decoded", `${sample.id}.present`))?.view.bytes;
-  if (bits?.length !== 128 + Math.ceil(sample.table.count / 8)) return;
-  if (bits.subarray(0, 8).toString("latin1") !== "FNPRES01") return;
-  for (let index = 0; index < sample.table.count; index += 1) {
-    if ((((bits[128 + (index >> 3)] ?? 0) >> (index & 7)) & 1) === 0) continue;
-    const { tarOffset, tarLength } = sample.table.at(index);
-    const bytes = data.subarray(tarOffset, tarOffset + tarLength);
-    assert.ok(bytes.equals(tarOf(sample, index)), `bit of block ${index} of ${sample.id}`);
+  for (const kind of ["decoded", "blobs"] as const) {
+    const data = disk.inode(join(ROOT, kind, sample.id))?.view.bytes ?? Buffer.alloc(0);
+    const bits = disk.inode(join(ROOT, kind, `${sample.id}.present`))?.view.bytes;
+    if (bits?.length !== 128 + Math.ceil(sample.table.count / 8)) continue;
+    if (bits.subarray(0, 8).toString("latin1") !== "FNPRES01") continue;
+    for (let index = 0; index < sample.table.count; index += 1) {
+      if ((((bits[128 + (index >> 3)] ?? 0) >> (index & 7)) & 1) === 0) continue;
+      const { tarOffset, tarLength, blobOffset, blobLength } = sample.table.at(index);
+      const start = kind === "decoded" ? tarOffset : blobOffset;
+      const bytes = data.subarray(start, start + (kind === "decoded" ? tarLength : blobLength));
+      const expected = kind === "decoded" ? tarOf(sample, index) : blobOf(sample, index);
+      assert.ok(bytes.equals(expected), `bit of block ${index} of ${sample.id} in ${kind}`);
+    }
   }
 }
 
@@ -121,6 +126,15 @@ async function checkServed(sample: SampleLayer, layer: CachedLayer): Promise<voi
     const { tarOffset, tarLength } = sample.table.at(index);
     const bytes = await layer.read({ start: tarOffset, end: tarOffset + tarLength });
     assert.ok(tarOf(sample, index).equals(bytes), `block ${index} of ${sample.id} is served`);
+  }
+}
+
+/** After a clean stop the blob store's bits are as good as the others, too. */
+async function checkBlobs(sample: SampleLayer, layer: CachedLayer): Promise<void> {
+  for (let index = 0; index < sample.table.count; index += 1) {
+    if (layer.blobs?.file.has(index) !== true) continue;
+    const bytes = await layer.blobs.read(index);
+    assert.ok(bytes !== undefined && blobOf(sample, index).equals(bytes), `blob of ${index}`);
   }
 }
 
@@ -158,6 +172,7 @@ async function checkBelieved(
   for (const sample of samples) {
     const layer = await scheduler.run(cache.layer(sample.id, sample.table));
     await scheduler.run(checkServed(sample, layer));
+    await scheduler.run(checkBlobs(sample, layer));
     for (let index = 0; index < sample.table.count; index += 1) {
       if (layer.has(index)) present += 1;
     }

@@ -20,6 +20,8 @@ export interface ContainerdOptions {
   readonly registry?: string;
   /** CRI uses the snapshotter and passes on what the image is (default: when there is one). */
   readonly criSnapshotter?: boolean;
+  /** What it and ctr are started by: `nsenter --net=…` puts them into a network namespace. */
+  readonly wrapper?: readonly string[];
 }
 
 interface Layout {
@@ -123,6 +125,8 @@ export interface RunContainerOptions extends RunOptions {
   readonly extra?: readonly string[];
 }
 
+let containers = 0;
+
 export class Containerd implements AsyncDisposable {
   readonly line: ContainerdLine;
   readonly folder: string;
@@ -130,11 +134,12 @@ export class Containerd implements AsyncDisposable {
   readonly address: string;
   readonly #binaries: string;
   readonly #env: Readonly<Record<string, string>>;
+  readonly #wrapper: readonly string[];
   #server: Server | undefined;
-  #containers = 0;
 
-  private constructor(line: ContainerdLine, folder: string, binaries: string, lab: Lab) {
-    this.line = line;
+  private constructor(options: ContainerdOptions, folder: string, binaries: string, lab: Lab) {
+    this.line = options.line;
+    this.#wrapper = options.wrapper ?? [];
     this.folder = folder;
     this.address = join(folder, "ctd.sock");
     this.#binaries = binaries;
@@ -145,7 +150,7 @@ export class Containerd implements AsyncDisposable {
     const binaries = containerdBinaries(options.line);
     if (binaries === undefined) throw new Error(`containerd ${options.line}: run scripts/setup`);
     const folder = await lab.makeFolder(`c${options.line}`);
-    const containerd = new Containerd(options.line, folder, binaries, lab);
+    const containerd = new Containerd(options, folder, binaries, lab);
     await Promise.all(["root", "state", "opt"].map((name) => mkdir(join(folder, name))));
     await writeFile(join(folder, "config.toml"), containerdConfig(folder, options));
     lab.use(containerd);
@@ -164,17 +169,15 @@ export class Containerd implements AsyncDisposable {
   async start(): Promise<void> {
     // The matching shim is found through PATH.
     const path = `${this.#binaries}:${process.env["PATH"] ?? ""}:/usr/sbin:/sbin`;
-    this.#server = await Server.start(
-      `containerd ${this.line}`,
-      join(this.#binaries, "containerd"),
-      ["--config", join(this.folder, "config.toml")],
-      {
-        logFile: this.logFile,
-        env: { ...this.#env, PATH: path },
-        ready: async () =>
-          (await this.ctr(["version"], { allowFailure: true, timeoutMs: 2000 })).status === 0,
-      },
-    );
+    const program = join(this.#binaries, "containerd");
+    const [command, ...args] = [...this.#wrapper, program];
+    const config = ["--config", join(this.folder, "config.toml")];
+    this.#server = await Server.start(`containerd ${this.line}`, command, [...args, ...config], {
+      logFile: this.logFile,
+      env: { ...this.#env, PATH: path },
+      ready: async () =>
+        (await this.ctr(["version"], { allowFailure: true, timeoutMs: 2000 })).status === 0,
+    });
   }
 
   /** Containers and their shims go on. */
@@ -190,8 +193,8 @@ export class Containerd implements AsyncDisposable {
 
   async ctr(args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
     const env = { ...this.#env, ...options.env };
-    const all = ["--address", this.address, ...args];
-    return run(join(this.#binaries, "ctr"), all, { ...options, env });
+    const [command, ...before] = [...this.#wrapper, join(this.#binaries, "ctr")];
+    return run(command, [...before, "--address", this.address, ...args], { ...options, env });
   }
 
   async pull(reference: string, options: PullOptions = {}): Promise<RunResult> {
@@ -216,8 +219,8 @@ export class Containerd implements AsyncDisposable {
 
   /** runc keeps all containers of the machine in one folder: names differ between labs. */
   containerId(): string {
-    this.#containers += 1;
-    return `lab-${process.pid}-${this.line.replace(".", "")}-${this.#containers}`;
+    containers += 1;
+    return `lab-${process.pid}-${this.line.replace(".", "")}-${containers}`;
   }
 
   async #endContainers(): Promise<void> {

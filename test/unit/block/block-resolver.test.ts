@@ -27,7 +27,14 @@ describe("BlockResolver", () => {
     assert.deepEqual(result, { present: [{ start: 1000, end: 2000 }] });
     assert.deepEqual(stored.blocks.get(1), sample.tar.subarray(1000, 2000));
     const { sources } = bench.resolver.stats(sample.id);
-    const counts = { requests: 1, blocks: 1, blobBytes: 1000, failures: 0, badBlocks: 0 };
+    const counts = {
+      requests: 1,
+      blocks: 1,
+      blobBytes: 1000,
+      failures: 0,
+      passes: 0,
+      badBlocks: 0,
+    };
     assert.deepEqual(sources, { registry: counts });
   });
 
@@ -183,7 +190,7 @@ describe("BlockResolver", () => {
     bench.add(sample, [source]);
     const hold = gate();
     source.onRequest = () => hold.wait;
-    const fill = bench.resolver.prefetch(sample.id, { first: 0, last: 7 }, FILL);
+    const fill = bench.resolver.fill(sample.id, { first: 0, last: 7 }, FILL);
     await settle();
     assert.equal(source.requests.length, 1); // fill gets one request per layer
     const reader = bench.resolver.ensure(sample.id, { start: 600, end: 610 }, READER);
@@ -303,7 +310,7 @@ describe("BlockResolver", () => {
     assert.equal(bench.clock.pendingTimers, 0);
     assert.deepEqual(
       { ...bench.resolver.counts },
-      { flights: 0, queued: 0, runs: 0, active: 0, parked: 0, memoryBytes: 0 },
+      { flights: 0, queued: 0, runs: 0, active: 0, parked: 0, memoryBytes: 0, relayBytes: 0 },
     );
   });
 });

@@ -291,7 +291,7 @@ describe("BlockResolver with failing sources", () => {
     bench.add(sample, [source]);
     const leave = new AbortController();
     const options = { priority: 3, signal: leave.signal } as const;
-    const fill = watch(bench.resolver.prefetch(sample.id, { first: 0, last: 0 }, options));
+    const fill = watch(bench.resolver.fill(sample.id, { first: 0, last: 0 }, options));
     await bench.clock.advance(600_000);
     assert.equal(fill.state, "waiting");
     assert.ok(bench.events.includes("source-failed"));
@@ -299,7 +299,7 @@ describe("BlockResolver with failing sources", () => {
     await settle();
     assert.equal(fill.state, "failed");
     const limited = { ...READER, priority: 3, limitMs: 1000 } as const;
-    const bounded = watch(bench.resolver.prefetch(sample.id, { first: 0, last: 0 }, limited));
+    const bounded = watch(bench.resolver.fill(sample.id, { first: 0, last: 0 }, limited));
     await bench.clock.advance(1100);
     assert.ok(fails("unavailable", /within 1000 ms/)(bounded.error));
   });

@@ -83,7 +83,7 @@ describe("BlockResolver under contention", () => {
     source.onRequest = () => hold.wait;
     for (const sample of samples) bench.add(sample, [source]);
     const [greedy, modest, background] = samples;
-    const fill = bench.resolver.prefetch(background.id, { first: 0, last: 7 }, FILL);
+    const fill = bench.resolver.fill(background.id, { first: 0, last: 7 }, FILL);
     for (let index = 0; index < 8; index += 1) readBlock(bench, greedy, index);
     readBlock(bench, modest, 0);
     await settle();
@@ -121,9 +121,9 @@ describe("BlockResolver under contention", () => {
     source.onRequest = () => gate().wait;
     bench.add(sample, [source]);
     const first = [0, 1024, 2048, 3072].map((from) =>
-      watch(bench.resolver.prefetch(sample.id, { first: from, last: from + 1023 }, FILL)),
+      watch(bench.resolver.fill(sample.id, { first: from, last: from + 1023 }, FILL)),
     );
-    const second = bench.resolver.prefetch(sample.id, { first: 4096, last: 4999 }, FILL);
+    const second = bench.resolver.fill(sample.id, { first: 4096, last: 4999 }, FILL);
     await assert.rejects(second, /over 4096 blocks/);
     const reader = watch(bench.resolver.ensure(sample.id, { start: 39_000, end: 39_001 }, READER));
     await settle();

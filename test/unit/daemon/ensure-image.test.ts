@@ -49,6 +49,10 @@ class FakeMaker implements LayerMapMaker {
     return Promise.resolve(found);
   }
 
+  fetch(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   async make(
     { diffId }: LayerRecord,
     _sources: readonly string[],

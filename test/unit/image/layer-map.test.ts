@@ -117,6 +117,26 @@ describe("makeLayerMap", () => {
     assert.ok(first !== undefined && second !== undefined && first.equals(second));
   });
 
+  it("streams the blob to the sink as it reads it, and waits for it", async () => {
+    const parts: Buffer[] = [];
+    let length = 0;
+    let isBusy = false;
+    await make({
+      sink: {
+        async onBlob(bytes, blobOffset) {
+          assert.equal(blobOffset, length);
+          assert.equal(isBusy, false);
+          isBusy = true;
+          await new Promise((resolve) => setImmediate(resolve));
+          isBusy = false;
+          parts.push(Buffer.from(bytes));
+          length += bytes.length;
+        },
+      },
+    });
+    assert.ok(Buffer.concat(parts).equals(blob));
+  });
+
   it("streams the tar and its blocks to the sink, and waits for it", async () => {
     const pieces: Buffer[] = [];
     let tarBytes = 0;

@@ -111,7 +111,11 @@ describe(`A cluster (seed ${SEED})`, () => {
     const cluster = started(20);
     const slow = nodeOf(cluster, "n2");
     slow.lagMs = 1200; // more than the probe interval
-    cluster.run(120_000);
+    let worstScore = 0;
+    for (let second = 0; second < 120; second += 1) {
+      cluster.run(1000);
+      worstScore = Math.max(worstScore, slow.swim.healthScore);
+    }
     for (const node of cluster.nodes.values()) {
       const died = node.events.flatMap((event) => (event.kind === "died" ? [event.member.id] : []));
       assert.deepEqual(
@@ -120,7 +124,7 @@ describe(`A cluster (seed ${SEED})`, () => {
         `by ${node.id}`,
       );
     }
-    assert.ok(slow.swim.healthScore > 0);
+    assert.ok(worstScore > 0);
   });
 
   it("names a duplicate id on both sides", () => {

@@ -1,0 +1,138 @@
+/**
+ * A layer's map from the members above: exactly one member of an image's tree, its root, makes a
+ * map that nobody has, also when it dies half-way and another becomes the root.
+ */
+import { open, rename, rm } from "node:fs/promises";
+import { onAbort, throwIfAborted } from "../../base/abort.ts";
+import type { Clock } from "../../base/clock.ts";
+import { DaemonError, errorCode } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { writeAll } from "../../base/write-all.ts";
+import { openLayerMap, unfinishedMapPath } from "../../image/index.ts";
+import { digestHex } from "../../oci/index.ts";
+import type { Digest } from "../../oci/index.ts";
+import type { ExchangeClient, FetchedMap, PeerNode, TreePosition } from "../../peer/index.ts";
+import type { LayerRecord } from "../image-store.ts";
+import { JOIN_MS_MAX } from "./layer-sources.ts";
+
+/** Between two rounds of asking. */
+const ROUND_MS = 250;
+/** Maps are smaller than the blobs they are of, but for many tiny files. Source: image/limits.ts. */
+const MAP_BYTES_MAX = 1024 * 1024 * 1024;
+
+export interface MapExchangeParts {
+  readonly node: Pick<PeerNode, "onPosition" | "position">;
+  readonly client: Pick<ExchangeClient, "fetchMap">;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export class MapExchange {
+  readonly #parts: MapExchangeParts;
+
+  constructor(parts: MapExchangeParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * True: the map is at `mapPath`, whole and checked. False: this node is to make it, because it is
+   * the tree's root, or in no tree.
+   */
+  async fetch(
+    image: Digest,
+    layer: LayerRecord,
+    { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
+  ): Promise<boolean> {
+    const { log } = this.#parts;
+    await this.#firstPosition(image, signal);
+    for (;;) {
+      throwIfAborted(signal);
+      const position = this.#parts.node.position(image);
+      if (position === undefined || position.isRoot) return false;
+      try {
+        await this.#round(image, layer, { mapPath, signal });
+        return true;
+      } catch (error) {
+        throwIfAborted(signal);
+        log.debug("map-not-fetched", { layer: layer.diffId, code: errorCode(error) });
+      }
+      await this.#parts.clock.sleep(ROUND_MS, { signal });
+    }
+  }
+
+  /** One try; given up when this node's place in the tree changes. */
+  async #round(
+    image: Digest,
+    layer: LayerRecord,
+    { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { node, client, log } = this.#parts;
+    const parentOf = (position: TreePosition | undefined): string =>
+      position === undefined || position.isRoot ? "" : (position.parent?.boot ?? "");
+    const before = parentOf(node.position(image));
+    const moved = new AbortController();
+    const stopListening = node.onPosition((changed, position) => {
+      if (changed !== image || parentOf(position) === before) return;
+      moved.abort(new DaemonError("unavailable", "another parent"));
+    });
+    const unfinished = unfinishedMapPath(mapPath);
+    try {
+      const both = AbortSignal.any([signal, moved.signal]);
+      const map = await client.fetchMap(image, digestHex(layer.diffId), { signal: both });
+      await writeMap(map, unfinished, both);
+      await checkMap(unfinished, layer);
+      await rename(unfinished, mapPath);
+      log.info("layer-map-fetched", { diffId: layer.diffId, bytes: map.size, from: map.from.id });
+    } finally {
+      stopListening();
+      await rm(unfinished, { force: true });
+    }
+  }
+
+  /** Waits for the first word of a manager, but not for long. */
+  async #firstPosition(image: Digest, signal: AbortSignal): Promise<void> {
+    const { node, clock } = this.#parts;
+    if (node.position(image) !== undefined) return;
+    await new Promise<void>((resolve) => {
+      const finish = (): void => {
+        stopListening();
+        stopTimer();
+        stopAbort();
+        resolve();
+      };
+      const stopTimer = clock.timer(JOIN_MS_MAX, finish);
+      const stopAbort = onAbort(signal, finish);
+      const stopListening = node.onPosition((changed, position) => {
+        if (changed === image && position !== undefined) finish();
+      });
+    });
+  }
+}
+
+async function writeMap(map: FetchedMap, path: string, signal: AbortSignal): Promise<void> {
+  if (map.size > MAP_BYTES_MAX) {
+    throw new DaemonError("data-loss", `${map.from.id} has a map of ${map.size} bytes`);
+  }
+  const file = await open(path, "w", 0o600);
+  try {
+    let offset = 0;
+    for await (const piece of map.pieces) {
+      throwIfAborted(signal);
+      await writeAll(file, piece, offset);
+      offset += piece.length;
+    }
+    if (offset !== map.size) throw new DaemonError("unavailable", "the map was cut short");
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** A peer's map is trusted like the cluster key; what it says of itself must still be true. */
+async function checkMap(path: string, layer: LayerRecord): Promise<void> {
+  await using map = await openLayerMap(path, { diffId: layer.diffId });
+  await map.verify();
+  const { blobDigest, blobBytes } = map.info;
+  if (blobDigest === layer.blobDigest && blobBytes === layer.blobBytes) return;
+  throw new DaemonError("data-loss", `the map is not that of blob ${layer.blobDigest}`);
+}

@@ -1,0 +1,255 @@
+/**
+ * Writes the frames of one reply: what comes in one turn of the event loop leaves in one write, so
+ * that small pieces cost no system call each, and large ones are not kept.
+ */
+import type { ServerResponse } from "node:http";
+import type { Clock } from "../../base/clock.ts";
+import { DaemonError } from "../../base/errors.ts";
+import { FETCH_PRIORITY } from "../../block/index.ts";
+import type { FetchPriority } from "../../block/index.ts";
+import { FRAME, FRAME_HEAD_BYTES, encodeFrame, encodeTick, writeFrameHead } from "./frames.ts";
+import type { FrameType } from "./frames.ts";
+import { CHILD_STALL_MS, DATA_BYTES_MAX, TICK_MS } from "./limits.ts";
+import type { UploadLimiter } from "./upload.ts";
+
+/** Data, its head, and small frames before and behind it. */
+const CONTENT_BYTES = DATA_BYTES_MAX + 4096;
+/**
+ * A chunk of HTTP's chunked coding (RFC 9112 7.1) around the content: eight hex digits and CRLF, and
+ * CRLF behind. Made here, since node:http writes each part of a chunk on its own, which costs as
+ * much as sending it.
+ */
+const CHUNK_HEAD_BYTES = 10;
+const CRLF = "\r\n";
+const CHUNK_BYTES = CHUNK_HEAD_BYTES + CONTENT_BYTES + CRLF.length;
+/** The content's end in a full buffer. */
+const CONTENT_END = CHUNK_HEAD_BYTES + CONTENT_BYTES;
+/** Bytes handed to the connection that it has not taken yet, before we wait for it. */
+const AHEAD_BYTES = 2 * DATA_BYTES_MAX;
+const FREE_CHUNKS_MAX = 64;
+
+/** Buffers that are used again: making one of this size for every write costs more than filling it. */
+export class ChunkPool {
+  readonly #free: Buffer[] = [];
+
+  take(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  }
+
+  give(chunk: Buffer): void {
+    if (this.#free.length < FREE_CHUNKS_MAX) this.#free.push(chunk);
+  }
+}
+
+export interface FrameSenderOptions {
+  readonly clock: Clock;
+  readonly pool: ChunkPool;
+  readonly limiter: UploadLimiter;
+  readonly priority: FetchPriority;
+  readonly onSent: (bytes: number) => void;
+  /** Whom the reply waits for, for its ticks. */
+  readonly waitsFor: () => readonly string[];
+  readonly onTick: () => void;
+}
+
+export class FrameSender implements Disposable {
+  readonly #response: ServerResponse;
+  readonly #options: FrameSenderOptions;
+  #chunk: Buffer | undefined;
+  /** Where the content that is there ends. */
+  #length = CHUNK_HEAD_BYTES;
+  /** Where the head of the data frame that is being filled stands. */
+  #dataHead: number | undefined;
+  #isFlushPlanned = false;
+  /** Bytes of chunks that the connection has not taken yet. */
+  #pending = 0;
+  #lastWriteMs: number;
+  #lastTakenMs: number;
+  #onReady: (() => void) | undefined;
+  #cancelTimer: (() => void) | undefined;
+  #cancelDelay: (() => void) | undefined;
+  /** While a reader's bytes wait for the connection, bulk gives way. */
+  #endReader: (() => void) | undefined;
+  #isClosed = false;
+
+  constructor(response: ServerResponse, options: FrameSenderOptions) {
+    this.#response = response;
+    this.#options = options;
+    this.#lastWriteMs = options.clock.nowMs();
+    this.#lastTakenMs = this.#lastWriteMs;
+    this.#arm();
+  }
+
+  /** Whether more data is welcome now. */
+  get isReady(): boolean {
+    if (this.#pending >= AHEAD_BYTES || this.#isClosed) return false;
+    return this.#options.limiter.delayMs(this.#options.priority) === 0;
+  }
+
+  /** Calls back once when more data is welcome. Replaces an earlier callback. */
+  whenReady(callback: () => void): void {
+    this.#onReady = callback;
+    this.#checkReady();
+  }
+
+  frame(type: FrameType, payload: Uint8Array): void {
+    this.#append(encodeFrame(type, payload));
+  }
+
+  /** A frame that is encoded already; small. */
+  #append(frame: Buffer): void {
+    this.#closeData();
+    if (CONTENT_END - this.#length < frame.length) this.flush();
+    if (frame.length > CONTENT_BYTES) {
+      const large = Buffer.allocUnsafe(CHUNK_HEAD_BYTES + frame.length + CRLF.length);
+      frame.copy(large, CHUNK_HEAD_BYTES);
+      this.#write(large, CHUNK_HEAD_BYTES + frame.length, () => undefined);
+      return;
+    }
+    const chunk = this.#open();
+    frame.copy(chunk, this.#length);
+    this.#length += frame.length;
+  }
+
+  /** Copies the bytes. */
+  data(piece: Uint8Array): void {
+    for (let at = 0; at < piece.length;) {
+      // The end of a data frame has to leave room for nothing else: small frames flush first.
+      if (this.#dataHead === undefined) this.#beginData();
+      const chunk = this.#open();
+      const part = piece.subarray(at, at + CONTENT_END - this.#length);
+      chunk.set(part, this.#length);
+      this.#length += part.length;
+      at += part.length;
+      if (this.#length === CONTENT_END) this.flush();
+    }
+    this.#options.limiter.spend(piece.length);
+    this.#options.onSent(piece.length);
+  }
+
+  /** Sends what is there. */
+  flush(): void {
+    this.#closeData();
+    const chunk = this.#chunk;
+    if (chunk === undefined || this.#length === CHUNK_HEAD_BYTES) return;
+    const end = this.#length;
+    this.#chunk = undefined;
+    this.#length = CHUNK_HEAD_BYTES;
+    this.#write(chunk, end, () => {
+      this.#options.pool.give(chunk);
+    });
+  }
+
+  /** Ends the reply in good order. */
+  finish(): void {
+    this.frame(FRAME.done, new Uint8Array());
+    this.flush();
+    this.#response.end();
+    this[Symbol.dispose]();
+  }
+
+  /** Cuts the reply off: what the child has is incomplete, and it knows. */
+  reset(): void {
+    this[Symbol.dispose]();
+    this.#response.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.#isClosed = true;
+    this.#cancelTimer?.();
+    this.#cancelDelay?.();
+    this.#endReader?.();
+    this.#onReady = undefined;
+  }
+
+  #open(): Buffer {
+    this.#chunk ??= this.#options.pool.take();
+    if (!this.#isFlushPlanned) {
+      this.#isFlushPlanned = true;
+      setImmediate(() => {
+        this.#isFlushPlanned = false;
+        if (!this.#isClosed) this.flush();
+      });
+    }
+    return this.#chunk;
+  }
+
+  #beginData(): void {
+    if (CONTENT_END - this.#length <= FRAME_HEAD_BYTES) this.flush();
+    this.#open();
+    this.#dataHead = this.#length;
+    this.#length += FRAME_HEAD_BYTES;
+  }
+
+  #closeData(): void {
+    if (this.#dataHead === undefined || this.#chunk === undefined) return;
+    const length = this.#length - this.#dataHead - FRAME_HEAD_BYTES;
+    writeFrameHead(this.#chunk, this.#dataHead, FRAME.data, length);
+    this.#dataHead = undefined;
+  }
+
+  /** Writes a chunk whose content ends at `end`. */
+  #write(chunk: Buffer, end: number, onTaken: () => void): void {
+    const size = (end - CHUNK_HEAD_BYTES).toString(16).padStart(8, "0");
+    chunk.write(`${size}${CRLF}`, 0, "latin1");
+    chunk.write(CRLF, end, "latin1");
+    const bytes = chunk.subarray(0, end + CRLF.length);
+    const { clock, limiter, priority } = this.#options;
+    this.#pending += bytes.length;
+    if (priority === FETCH_PRIORITY.reader) this.#endReader ??= limiter.beginReader();
+    this.#lastWriteMs = clock.nowMs();
+    if (this.#pending === bytes.length) this.#lastTakenMs = this.#lastWriteMs;
+    const { socket } = this.#response;
+    const taken = (): void => {
+      this.#pending -= bytes.length;
+      this.#lastTakenMs = clock.nowMs();
+      if (this.#pending === 0) {
+        this.#endReader?.();
+        this.#endReader = undefined;
+      }
+      onTaken();
+      this.#checkReady();
+    };
+    // The next request of a connection may be here before node:http has let go of the last reply.
+    if (socket !== null) socket.write(bytes, taken);
+    else this.#response.write(chunk.subarray(CHUNK_HEAD_BYTES, end), taken);
+  }
+
+  #checkReady(): void {
+    if (this.#onReady === undefined || this.#isClosed || this.#pending >= AHEAD_BYTES) return;
+    const delayMs = this.#options.limiter.delayMs(this.#options.priority);
+    if (delayMs > 0) {
+      this.#cancelDelay?.();
+      this.#cancelDelay = this.#options.clock.timer(delayMs, () => {
+        this.#checkReady();
+      });
+      return;
+    }
+    const callback = this.#onReady;
+    this.#onReady = undefined;
+    callback();
+  }
+
+  /** One timer for the whole reply: ticks, and the end of a child that takes nothing. */
+  #arm(): void {
+    const { clock } = this.#options;
+    const sinceMs = clock.nowMs() - this.#lastWriteMs;
+    this.#cancelTimer = clock.timer(Math.max(1, TICK_MS - sinceMs), () => {
+      if (this.#isClosed) return;
+      const nowMs = clock.nowMs();
+      if (this.#pending === 0 && nowMs - this.#lastWriteMs >= TICK_MS) {
+        this.#append(encodeTick(this.#options.waitsFor()));
+        this.flush();
+        this.#options.onTick();
+      } else if (this.#pending > 0 && nowMs - this.#lastTakenMs >= CHILD_STALL_MS) {
+        this.#response.destroy(
+          new DaemonError("deadline-exceeded", `the child took nothing for ${CHILD_STALL_MS} ms`),
+        );
+        return;
+      } else if (this.#pending > 0) {
+        this.#lastWriteMs = nowMs; // it has something to read: no tick is needed
+      }
+      this.#arm();
+    });
+  }
+}

@@ -1,0 +1,107 @@
+/** One image started on many nodes at once, and what it cost: the measurement of the tree. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { AccessEntry, ImageWork } from "../lab/index.ts";
+import { idleShare, machineTime, processSeconds } from "./cpu.ts";
+import type { TreeLab } from "./tree-lab.ts";
+import type { TreeNode } from "./tree-node.ts";
+
+export interface FleetRunOptions {
+  readonly nodes: readonly TreeNode[];
+  readonly work: ImageWork;
+  /** The nodes start evenly spread over so long (default: all at the same moment). */
+  readonly spreadMs?: number;
+}
+
+export interface RegistryUse {
+  /** Bytes of bodies, of every kind of request. */
+  readonly bytes: number;
+  readonly requests: number;
+  /** By what was asked: `manifests`, `blobs`, `ranges`, `other`. */
+  readonly requestsByKind: Readonly<Record<string, number>>;
+}
+
+export interface NodeStart {
+  readonly name: string;
+  /** From its own start: the image mounted. */
+  readonly mountedMs: number;
+  /** From its own start: the container's first output. */
+  readonly readyMs: number;
+  /** CPU seconds of its daemon in all roles. */
+  readonly cpuSeconds: number;
+}
+
+export interface FleetRun {
+  readonly registry: RegistryUse;
+  readonly starts: readonly NodeStart[];
+  /** From the first node's start to the last node's first output. */
+  readonly allReadyMs: number;
+  readonly registryCpuSeconds: number;
+  /** Of the machine's processors; at 0 the times say nothing. */
+  readonly idleShare: number;
+}
+
+export function registryUse(entries: readonly AccessEntry[]): RegistryUse {
+  const requestsByKind: Record<string, number> = {};
+  for (const { path, status } of entries) {
+    const [, kind = "other"] = /\/(manifests|blobs)\//.exec(path) ?? [];
+    const name = kind === "blobs" && status === 206 ? "ranges" : kind;
+    requestsByKind[name] = (requestsByKind[name] ?? 0) + 1;
+  }
+  const bytes = entries.reduce((sum, { bytesSent }) => sum + bytesSent, 0);
+  return { bytes, requests: entries.length, requestsByKind };
+}
+
+/** Runs the work's container on every node to its end; its output must be right on all. */
+export async function runFleet(tree: TreeLab, options: FleetRunOptions): Promise<FleetRun> {
+  const { nodes, work, spreadMs = 0 } = options;
+  const { registry } = tree;
+  const mark = await registry.mark();
+  const roles = await Promise.all(nodes.map(async (node) => [...(await node.roles()).values()]));
+  const before = await Promise.all(roles.map(secondsOf));
+  const registryBefore = await processSeconds(registry.pid);
+  const machineBefore = await machineTime();
+  const startedMs = performance.now();
+  const times = await Promise.all(
+    nodes.map(async (node, index) => {
+      await sleep((spreadMs * index) / Math.max(1, nodes.length - 1));
+      return startOne(tree, node, work);
+    }),
+  );
+  const machineAfter = await machineTime();
+  const after = await Promise.all(roles.map(secondsOf));
+  return {
+    registry: registryUse(await registry.entries(mark)),
+    starts: times.map(({ mountedMs, readyMs }, index) => ({
+      name: nodes[index]?.name ?? "",
+      mountedMs,
+      readyMs,
+      cpuSeconds: (after[index] ?? 0) - (before[index] ?? 0),
+    })),
+    allReadyMs: Math.max(...times.map(({ readyAtMs }) => readyAtMs)) - startedMs,
+    registryCpuSeconds: (await processSeconds(registry.pid)) - registryBefore,
+    idleShare: idleShare(machineBefore, machineAfter),
+  };
+}
+
+async function secondsOf(pids: readonly number[]): Promise<number> {
+  const each = await Promise.all(pids.map(processSeconds));
+  return each.reduce((sum, seconds) => sum + seconds, 0);
+}
+
+async function startOne(
+  tree: TreeLab,
+  node: TreeNode,
+  work: ImageWork,
+): Promise<{ readonly mountedMs: number; readonly readyMs: number; readonly readyAtMs: number }> {
+  const startedMs = performance.now();
+  const mount = await node.mount(work.image, tree.registry.reference(work.image));
+  const mountedAtMs = performance.now();
+  const ran = await node.run(mount, work.command, { timeoutMs: 300_000 });
+  if (ran.status !== 0 || !work.prints.test(ran.stdout)) {
+    const output = `${ran.stdout}\n${ran.stderr}`.trim();
+    throw new Error(`the container on ${node.name}: status ${ran.status}: ${output}`);
+  }
+  const firstMs = (ran.firstOutputSeconds ?? ran.seconds) * 1000;
+  const readyAtMs = performance.now() - ran.seconds * 1000 + firstMs;
+  return { mountedMs: mountedAtMs - startedMs, readyMs: readyAtMs - startedMs, readyAtMs };
+}
