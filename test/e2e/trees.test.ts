@@ -1,8 +1,8 @@
 /**
  * The mounted tree of an image is what the kernel's overlayfs shows over its unpacked layers: in
- * every mode, through containerd and by `faasnet mount`. Every image is read in two modes, and every
- * mode in both ways: reading all of six images in all modes takes minutes. Equality over thousands of
- * generated images, each in every mode: scripts/equality.
+ * every mode, through containerd and by `faasnet mount`. Every image is read in two modes, and
+ * every mode in both ways: reading all of six images in all modes takes minutes. Equality over
+ * thousands of generated images, each in every mode: scripts/equality.
  */
 import assert from "node:assert/strict";
 import {
