@@ -270,14 +270,19 @@ export async function punchHole(fd: number, offset: number, length: number): Pro
   if (result < 0) throw syscallError("fallocate", `fd ${fd}`, errno, `${offset}+${length}`);
 }
 
-/** Source: linux/loop.h: ioctl numbers, flags and the layout of struct loop_config. */
+/** Source: linux/loop.h: ioctl numbers, flags, and the layouts of loop_config and loop_info64. */
 const LOOP_CTL_GET_FREE = 0x4c82;
 const LOOP_CONFIGURE = 0x4c0a;
+const LOOP_GET_STATUS64 = 0x4c05;
 const LO_FLAGS_READ_ONLY = 1;
 const LO_FLAGS_AUTOCLEAR = 4;
+const LO_FLAGS_DIRECT_IO = 16;
+const LOOP_FLAGS = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
 const LOOP_CONFIG_BYTES = 304;
 const LOOP_CONFIG_BLOCK_SIZE_AT = 4;
-const LOOP_CONFIG_FLAGS_AT = 8 + 52;
+const LOOP_CONFIG_INFO_AT = 8;
+const LOOP_INFO_BYTES = 232;
+const LOOP_INFO_FLAGS_AT = 52;
 /** Another process may take the free device first. */
 const LOOP_TRIES_MAX = 64;
 
@@ -295,37 +300,76 @@ async function openFile(path: string, flags: string): Promise<FileHandle> {
   }
 }
 
+export interface LoopOptions {
+  /**
+   * Reads pass the file's page cache by, or it is an error. Not for speed: without it a read of the
+   * file that ends short (an error after a good first part) comes back as success, with zeros for
+   * the rest. Source: drivers/block/loop.c, lo_read_simple; seen on Linux 6.1.
+   */
+  readonly isDirect: boolean;
+}
+
 /** Attaches a file read-only, 512-byte blocks, autoclear: dispose once the mount holds it. */
-export async function attachLoop(file: string): Promise<LoopDevice> {
-  const { ioctl } = await native();
+export async function attachLoop(file: string, options: LoopOptions): Promise<LoopDevice> {
   let control: FileHandle | undefined;
   let backing: FileHandle | undefined;
   try {
     control = await openFile("/dev/loop-control", "r+");
     backing = await openFile(file, "r");
-    const config = Buffer.alloc(LOOP_CONFIG_BYTES);
-    config.writeUInt32LE(backing.fd, 0);
-    config.writeUInt32LE(512, LOOP_CONFIG_BLOCK_SIZE_AT);
-    config.writeUInt32LE(LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR, LOOP_CONFIG_FLAGS_AT);
+    const config = loopConfig(backing.fd, options);
     for (let attempt = 0; attempt < LOOP_TRIES_MAX; attempt += 1) {
-      const free = await ioctl(control.fd, LOOP_CTL_GET_FREE, null);
-      if (free.result < 0) throw syscallError("ioctl", "/dev/loop-control", free.errno);
-      const path = `/dev/loop${free.result}`;
-      const device = await openFile(path, "r");
-      const done = await ioctl(device.fd, LOOP_CONFIGURE, config);
-      if (done.result >= 0) {
-        return { path, [Symbol.asyncDispose]: () => device.close() };
+      const device = await configureFreeLoop(control.fd, config, file);
+      if (device === undefined) continue;
+      try {
+        if (options.isDirect) await checkIsDirect(device.handle.fd, file);
+      } catch (error) {
+        await device.handle.close();
+        throw error;
       }
-      await device.close();
-      if (errnoName(done.errno) !== "EBUSY") {
-        throw syscallError("ioctl", path, done.errno, `LOOP_CONFIGURE ${file}`);
-      }
+      return { path: device.path, [Symbol.asyncDispose]: () => device.handle.close() };
     }
     throw new DaemonError("resource-exhausted", `no free loop device for ${file}`);
   } finally {
     await backing?.close();
     await control?.close();
   }
+}
+
+function loopConfig(fd: number, { isDirect }: LoopOptions): Buffer {
+  const config = Buffer.alloc(LOOP_CONFIG_BYTES);
+  config.writeUInt32LE(fd, 0);
+  config.writeUInt32LE(512, LOOP_CONFIG_BLOCK_SIZE_AT);
+  const flags = isDirect ? LOOP_FLAGS | LO_FLAGS_DIRECT_IO : LOOP_FLAGS;
+  config.writeUInt32LE(flags, LOOP_CONFIG_INFO_AT + LOOP_INFO_FLAGS_AT);
+  return config;
+}
+
+/** Undefined when another process was quicker. */
+async function configureFreeLoop(
+  controlFd: number,
+  config: Buffer,
+  file: string,
+): Promise<{ readonly path: string; readonly handle: FileHandle } | undefined> {
+  const { ioctl } = await native();
+  const free = await ioctl(controlFd, LOOP_CTL_GET_FREE, null);
+  if (free.result < 0) throw syscallError("ioctl", "/dev/loop-control", free.errno);
+  const path = `/dev/loop${free.result}`;
+  const handle = await openFile(path, "r");
+  const done = await ioctl(handle.fd, LOOP_CONFIGURE, config);
+  if (done.result >= 0) return { path, handle };
+  await handle.close();
+  if (errnoName(done.errno) === "EBUSY") return undefined;
+  throw syscallError("ioctl", path, done.errno, `LOOP_CONFIGURE ${file}`);
+}
+
+/** The kernel drops the flag without a word where the file cannot do it. */
+async function checkIsDirect(fd: number, file: string): Promise<void> {
+  const { ioctl } = await native();
+  const info = Buffer.alloc(LOOP_INFO_BYTES);
+  const { result, errno } = await ioctl(fd, LOOP_GET_STATUS64, info);
+  if (result < 0) throw syscallError("ioctl", file, errno, "LOOP_GET_STATUS64");
+  if ((info.readUInt32LE(LOOP_INFO_FLAGS_AT) & LO_FLAGS_DIRECT_IO) !== 0) return;
+  throw new DaemonError("failed-precondition", `no direct I/O from a loop device to ${file}`);
 }
 
 /** Source: proc_pid_oom_score_adj(5); -1000 would exempt the process altogether. */

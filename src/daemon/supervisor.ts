@@ -114,6 +114,8 @@ export class RoleSupervisor implements AsyncDisposable {
         const { exit } = child;
         if (this.#clock.nowMs() > deadline || exit?.isFinal === true) {
           const how = exit?.how ?? "no answer";
+          // It never answered: whoever tries next must not find it half-started.
+          if (exit === undefined && child.pid !== 0) process.kill(child.pid, "SIGKILL");
           const text = `${this.#spec.name} did not start: ${how}`;
           throw new DaemonError("unavailable", text, { cause: error });
         }

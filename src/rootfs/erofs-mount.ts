@@ -45,10 +45,12 @@ export async function mountErofsFiles(request: ErofsMount): Promise<void> {
 export async function mountErofsLoops(request: ErofsMount): Promise<void> {
   const scope = new Scope();
   try {
-    const metadata = scope.use(await attachLoop(request.metadataPath));
+    const metadata = scope.use(await attachLoop(request.metadataPath, { isDirect: false }));
     // A layer may come twice in a chain, but a block device opens once for a mount.
     const loops: LoopDevice[] = [];
-    for (const path of request.devicePaths) loops.push(scope.use(await attachLoop(path)));
+    for (const path of request.devicePaths) {
+      loops.push(scope.use(await attachLoop(path, { isDirect: true })));
+    }
     const devices = loops.map((loop) => loop.path);
     const options = parameters(request, devices);
     await mountFrom(metadata.path, request.target, options);

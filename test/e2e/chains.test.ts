@@ -27,7 +27,7 @@ describe("A chain of claimed layers", function () {
   let stack: Stack;
 
   before(async function () {
-    const images = ["pysci", "debian", "edge", "pg"] as const;
+    const images = ["node", "debian", "edge", "pg"] as const;
     needs(this, { root: true, fuse: true, program: true, containerd: ["2"], images });
     lab = await Lab.create();
     stack = await startStack(lab);
@@ -39,7 +39,7 @@ describe("A chain of claimed layers", function () {
 
   it("runs the base after the image built on it is removed and everything restarted", async () => {
     const { containerd, daemon, registry } = stack;
-    const [image, base] = [registry.reference("pysci"), registry.reference("debian")];
+    const [image, base] = [registry.reference("node"), registry.reference("debian")];
     await containerd.pull(image, OPTIONS);
     const mark = await registry.mark();
     await containerd.pull(base, OPTIONS);

@@ -13,7 +13,7 @@ import {
   type Stack,
 } from "../support/lab/index.ts";
 
-const KILLS = 10;
+const KILLS = 6;
 /** Between kills: the next life has time to serve some blocks. */
 const LIFE_MS = 300;
 const CHECKSUM = "find / -xdev -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum";

@@ -248,9 +248,9 @@ describe("A full disk", function () {
     await daemon.reconfigure(containerd.address, { minFreeBytes: 16 * MIB });
     await checkTree(lab, stack, "debian");
     await disk.fill();
-    await sleep(2500);
 
-    assert.ok((await disk.freeBytes()) >= 8 * MIB, `${await disk.freeBytes()} bytes free`);
+    // It looks once a second, and gives up cold blocks in batches.
+    await eventually("the reserve is free again", async () => (await disk.freeBytes()) >= 12 * MIB);
     await meter.report();
   });
 

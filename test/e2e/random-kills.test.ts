@@ -5,7 +5,7 @@ import { Lab, needs } from "../support/lab/index.ts";
 const SEED = 4;
 const KILLS = 50;
 /** Most of a kill's time is waiting: for containerd's next try, for pauses before restarts. */
-const SESSIONS = 2;
+const SESSIONS = 3;
 const CHECKPOINT_KILLS = 20;
 
 describe("Processes killed at random moments", function () {

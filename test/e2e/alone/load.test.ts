@@ -11,6 +11,7 @@ import {
   needs,
   run,
   startStack,
+  unmountUnder,
   type MountMode,
   type Stack,
 } from "../../support/lab/index.ts";
@@ -22,32 +23,51 @@ import {
 const FIND_SECONDS_MAX = (2 * 0.15 * 31_684) / 27_000;
 const FIND_ROUNDS_MAX = 15;
 
-const MODES: readonly MountMode[] = ["erofs", "loop", "fuse"];
+const MODES = ["erofs", "loop", "fuse"] as const satisfies readonly MountMode[];
+/** All of the image once; the other modes differ in what serves a file, not in which. */
+const ARCHIVED = {
+  erofs: { path: ".", bytesMin: 800_000_000 },
+  loop: { path: "./usr/lib/python3", bytesMin: 80_000_000 },
+  fuse: { path: "./usr/lib/python3", bytesMin: 80_000_000 },
+} as const;
 
-for (const mode of MODES) {
-  describe(`A lazy mount under load in ${mode} mode`, function () {
-    this.timeout(120_000);
-    let lab: Lab;
-    let stack: Stack;
+describe("A lazy mount under load", function () {
+  this.timeout(120_000);
+  let lab: Lab;
+  let stack: Stack;
+
+  before(async function () {
+    const commands = ["fio", "tar", "find"];
+    const images = ["pysci"] as const;
+    needs(this, { root: true, fuse: true, program: true, containerd: ["2"], images, commands });
+    lab = await Lab.create();
+    stack = await startStack(lab);
+    const { containerd, registry } = stack;
+    await containerd.pull(registry.reference("pysci"), { snapshotter: SNAPSHOTTER });
+  });
+
+  after(async () => {
+    await lab[Symbol.asyncDispose]();
+  });
+
+  for (const mode of MODES) describeMode(mode, () => ({ lab, stack }));
+});
+
+function describeMode(mode: (typeof MODES)[number], given: () => { lab: Lab; stack: Stack }): void {
+  describe(`in ${mode} mode`, () => {
     let folder: string;
 
-    before(async function () {
-      const commands = ["fio", "tar", "find"];
-      const images = ["pysci"] as const;
-      needs(this, { root: true, fuse: true, program: true, containerd: ["2"], images, commands });
-      lab = await Lab.create();
-      stack = await startStack(lab, { mode });
-      const { containerd, registry } = stack;
-      await containerd.pull(registry.reference("pysci"), { snapshotter: SNAPSHOTTER });
-      // Warm by the making of the map; now as a node that only has the map.
-      await stack.daemon.cacheClear();
+    before(async () => {
+      const { lab, stack } = given();
+      const { containerd, daemon, registry } = stack;
+      await daemon.reconfigure(containerd.address, { mode });
+      // Warm by the making of the map or the mode before; now as a node that only has the map.
+      await daemon.cacheClear();
       const top = (await imageFacts(registry, "pysci")).chainIds.at(-1) ?? "";
       folder = await mountView(lab, containerd, top, SNAPSHOTTER);
     });
 
-    after(async () => {
-      await lab[Symbol.asyncDispose]();
-    });
+    after(() => unmountUnder(folder));
 
     async function largestLibrary(): Promise<string> {
       const library = join(folder, "usr/lib/x86_64-linux-gnu");
@@ -87,9 +107,17 @@ for (const mode of MODES) {
     });
 
     it("gives all of its files to tar", async () => {
-      const { stdout } = await run("sh", ["-c", `tar -C "$1" -cf - . | wc -c`, "tar", folder]);
+      const { path, bytesMin } = ARCHIVED[mode];
 
-      assert.ok(Number(stdout) > 800_000_000, stdout);
+      const { stdout } = await run("sh", [
+        "-c",
+        `tar -C "$1" -cf - "$2" | wc -c`,
+        "tar",
+        folder,
+        path,
+      ]);
+
+      assert.ok(Number(stdout) > bytesMin, stdout);
     });
 
     it("shows find every entry", async () => {

@@ -1,8 +1,8 @@
 /** System calls by FFI: their effects, their errors, and the event loop that goes on meanwhile. */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, open, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { mountAt, readMountInfo } from "../../../src/base/mountinfo.ts";
 import {
   attachLoop,
@@ -95,7 +95,9 @@ describe("native", () => {
   it("attaches loop devices side by side that go when they are closed", async () => {
     const path = join(folder, "disk");
     await writeFile(path, Buffer.alloc(1 << 20, 7));
-    const devices = await Promise.all(Array.from({ length: 5 }, () => attachLoop(path)));
+    const devices = await Promise.all(
+      Array.from({ length: 5 }, () => attachLoop(path, { isDirect: false })),
+    );
     assert.equal(new Set(devices.map((device) => device.path)).size, 5);
     for (const device of devices) {
       const file = await open(device.path, "r");
@@ -104,7 +106,18 @@ describe("native", () => {
       await file.close();
       await device[Symbol.asyncDispose]();
     }
-    await assert.rejects(attachLoop(join(folder, "none")), { code: "not-found" });
+    const missing = attachLoop(join(folder, "none"), { isDirect: false });
+    await assert.rejects(missing, { code: "not-found" });
+  });
+
+  it("attaches a loop device past the file's page cache", async () => {
+    const path = join(folder, "disk");
+    await writeFile(path, Buffer.alloc(1 << 20, 7));
+    for (const isDirect of [false, true]) {
+      await using device = await attachLoop(path, { isDirect });
+      const flag = join("/sys/block", basename(device.path), "loop", "dio");
+      assert.equal((await readFile(flag, "utf8")).trim(), isDirect ? "1" : "0");
+    }
   });
 
   it("keeps the event loop free", async () => {

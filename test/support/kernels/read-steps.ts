@@ -23,6 +23,12 @@ export const PAGE_BYTES = 4096;
 const FILE_NAME = "big";
 const STALL_MS_MAX = 20_000;
 const EXAMPLES_MAX = 8;
+/**
+ * A reader may get the error that the fetch of the killed one before it ended with, where the
+ * machine is slow to pass it on: it then does not wait for long enough to be killed.
+ */
+const ENDED_EARLY = "the reader ended before it could be killed";
+const STEP_TRIES_MAX = 3;
 
 /** How the source fails: at once, or not at all until the reader is dead. */
 export type Fault = "fail" | "kill";
@@ -174,6 +180,19 @@ async function runStep(
   step: Step,
   totals: StepTotals,
 ): Promise<string | undefined> {
+  let fault: string | undefined;
+  for (let tries = 0; tries < STEP_TRIES_MAX; tries += 1) {
+    fault = await tryStep(mounted, step, totals);
+    if (fault !== ENDED_EARLY) break;
+  }
+  return fault;
+}
+
+async function tryStep(
+  mounted: Mounted,
+  step: Step,
+  totals: StepTotals,
+): Promise<string | undefined> {
   const { layer, keeper, source, reader, fileBytes } = mounted;
   await keeper.drop(layer.layerId, [{ start: 0, end: layer.tarBytes }], { signal: never });
   const cold = await reader.command(`cold ${mounted.devicePath}`);
@@ -220,7 +239,7 @@ async function killReader(
   const seen = await reader.command("kill");
   source.heal(late);
   if (seen === "lingers" && (await reader.command("reap")) === "hung") return "it cannot be killed";
-  if (seen === "ended") return "the reader ended before it could be killed";
+  if (seen === "ended") return ENDED_EARLY;
   if (seen !== "killed running") totals.killed += 1;
   return undefined;
 }

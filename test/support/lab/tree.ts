@@ -10,8 +10,15 @@ import { run } from "./process.ts";
 
 const WALK_TIMEOUT_MS = 300_000;
 
+let walker: Promise<string> | undefined;
+
 /** Builds the walker once for each version of its source. */
-export async function treeWalker(): Promise<string> {
+export function treeWalker(): Promise<string> {
+  walker ??= buildWalker();
+  return walker;
+}
+
+async function buildWalker(): Promise<string> {
   const source = join(projectFolder, "test", "support", "lab", "tree-walk.c");
   const hash = createHash("sha256")
     .update(await readFile(source))
