@@ -2,18 +2,18 @@
  * What a node costs that passes blocks on: MB received for each second of CPU time of its whole
  * process, while it verifies them, writes them to a cache file and sends them to two children.
  *
- *     node dist/bench/peer-relay.js [--seconds N] [--clear | --tls] [--children N] [--json]
- *                                   [--host ADDRESS] [--link NAMESPACE]
+ *     node dist/bench/peer-relay.js [--quick] [--seconds N] [--clear | --tls] [--children N]
+ *                                   [--link MBIT]
  *
  * Processes: an origin that holds everything, the relay (measured), and a process for each child.
  * Beside it: how long a 64 KiB read for a waiting reader takes while bulk is saturated. With
- * `--link mbit` the children run in a network namespace of their own behind a link of that rate.
+ * `--link 200` one child alone, in a network namespace behind a link of 200 Mbit/s (needs root).
+ * One line of JSON for each transport.
  */
-import { fork } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
+import { execFileSync, fork } from "node:child_process";
+import type { ChildProcess, ForkOptions } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtemp, open, rm } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -24,236 +24,34 @@ import { systemClock } from "../src/base/clock.ts";
 import { DaemonError } from "../src/base/errors.ts";
 import { silentLogger } from "../src/base/log.ts";
 import { systemRandom } from "../src/base/random.ts";
-import { BlockTable, BlockTableBuilder, FETCH_PRIORITY } from "../src/block/index.ts";
-import type { BlobRun, FetchPriority } from "../src/block/index.ts";
-import { parseDigest } from "../src/oci/index.ts";
+import { FETCH_PRIORITY } from "../src/block/index.ts";
 import {
   BlockServer,
   ExchangeClient,
   ExchangeCounters,
   WaitBook,
 } from "../src/peer/exchange/index.ts";
-import type {
-  BlockProvider,
-  ProvidedBlock,
-  TreePosition,
-  TreeSource,
-  WantedBlock,
-} from "../src/peer/exchange/index.ts";
+import type { BlockProvider, TreePosition, TreeSource } from "../src/peer/exchange/index.ts";
 import type { PeerRef } from "../src/peer/peer-ref.ts";
 import { Identity } from "../src/peer/transport/identity.ts";
-import { KeyRing } from "../src/peer/transport/key-ring.ts";
 
-const MIB = 1024 * 1024;
-const RUN_BLOCKS = 8;
-/** Runs that a child has under way, as the two bulk connections of design.md 7. */
-const RUNS_AT_ONCE = 2;
-const BLOCKS = 65_536;
-const KEPT_BLOCKS = 96;
-const CACHE_BYTES = 256 * MIB;
-const WARM_BYTES = 300 * MIB;
-const WARM_ROUNDS_MAX = 60;
-const IMAGE = parseDigest(`sha256:${"1a".repeat(32)}`);
-const EPOCH = { counter: 1, manager: "m" };
-const RING = new KeyRing([Buffer.alloc(32, 9)]);
-
-/** Two layers: large blocks for bulk, small ones for a reader that waits. */
-const LAYERS = {
-  bulk: { id: "2b".repeat(32), digest: parseDigest(`sha256:${"3c".repeat(32)}`), bytes: MIB },
-  small: { id: "4d".repeat(32), digest: parseDigest(`sha256:${"5e".repeat(32)}`), bytes: 65_536 },
-} as const;
-type LayerName = keyof typeof LAYERS;
-
-interface Order {
-  readonly role: "origin" | "relay" | "child";
-  readonly isTls: boolean;
-  readonly host: string;
-  readonly parent?: PeerRef;
-  readonly id: string;
-  readonly seconds: number;
-  readonly first: number;
-}
-
-/** What each block of a layer holds; the same in all of them. */
-function contentOf(name: LayerName): Buffer {
-  const content = Buffer.alloc(LAYERS[name].bytes);
-  let state = name.length;
-  for (let at = 0; at < content.length; at += 4) {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    content.writeUInt32LE(state, at);
-  }
-  return content;
-}
-
-function tableOf(name: LayerName, sha256: Uint8Array): BlockTable {
-  const { bytes } = LAYERS[name];
-  const builder = new BlockTableBuilder();
-  for (let index = 0; index < BLOCKS; index += 1) {
-    builder.add({
-      tarOffset: index * bytes,
-      tarLength: bytes,
-      blobOffset: index * bytes,
-      blobLength: bytes,
-      codec: "none",
-      startBits: 0,
-      atMemberStart: false,
-      windowOffset: 0,
-      windowLength: 0,
-      blobSha256: sha256,
-      tarSha256: sha256,
-    });
-  }
-  return BlockTable.parse(builder.finish(), { blobBytes: BLOCKS * bytes });
-}
-
-function runOf(name: LayerName, first: number, count: number): BlobRun {
-  const { id, digest, bytes } = LAYERS[name];
-  return {
-    layerId: id,
-    blobDigest: digest,
-    blobBytes: BLOCKS * bytes,
-    range: { start: first * bytes, end: (first + count) * bytes },
-    firstBlock: first,
-    lastBlock: first + count - 1,
-  };
-}
-
-/** Holds every block. */
-class Origin implements BlockProvider {
-  readonly #contents = { bulk: contentOf("bulk"), small: contentOf("small") };
-
-  async open(want: WantedBlock): Promise<ProvidedBlock | undefined> {
-    const content = this.#contents[want.layerId === LAYERS.bulk.id ? "bulk" : "small"];
-    const pieces = (async function* () {
-      for (let at = 0; at < content.length; at += 131_072) {
-        yield content.subarray(at, at + 131_072);
-      }
-    })();
-    return { length: content.length, pieces, verdict: Promise.resolve() };
-  }
-}
-
-interface Flight {
-  readonly bytes: Buffer;
-  length: number;
-  wake: (() => void)[];
-  readonly verdict: Promise<void>;
-  readonly settle: (error?: unknown) => void;
-}
-
-function newFlight(bytes: number): Flight {
-  let settle: (error?: unknown) => void = () => undefined;
-  const verdict = new Promise<void>((resolve, reject) => {
-    settle = (error) => {
-      if (error === undefined) resolve();
-      else reject(error instanceof Error ? error : new Error("lost"));
-    };
-  });
-  verdict.catch(() => undefined);
-  return { bytes: Buffer.allocUnsafeSlow(bytes), length: 0, wake: [], verdict, settle };
-}
-
-/** Fetches what its children want, a run at a time: verifies, writes, and lets them follow. */
-class Relay implements BlockProvider {
-  readonly #sources: Readonly<Record<LayerName, TreeSource>>;
-  readonly #sha256: Readonly<Record<LayerName, Buffer>>;
-  readonly #flights = new Map<string, Flight>();
-  readonly #file: FileHandle;
-  #position = 0;
-  bytesIn = 0;
-
-  constructor(
-    sources: Readonly<Record<LayerName, TreeSource>>,
-    sha256: Readonly<Record<LayerName, Buffer>>,
-    file: FileHandle,
-  ) {
-    this.#sources = sources;
-    this.#sha256 = sha256;
-    this.#file = file;
-  }
-
-  async open(
-    want: WantedBlock,
-    { priority }: { readonly priority: FetchPriority },
-  ): Promise<ProvidedBlock | undefined> {
-    const name = want.layerId === LAYERS.bulk.id ? "bulk" : "small";
-    const key = `${name} ${want.block}`;
-    if (!this.#flights.has(key)) this.#launch(name, want.block, priority);
-    const flight = this.#flights.get(key);
-    if (flight === undefined) return undefined;
-    return { length: flight.bytes.length, pieces: follow(flight), verdict: flight.verdict };
-  }
-
-  #launch(name: LayerName, block: number, priority: FetchPriority): void {
-    const count = name === "bulk" ? RUN_BLOCKS : 1;
-    const first = block - (block % count);
-    const flights: Flight[] = [];
-    for (let index = first; index < first + count; index += 1) {
-      const flight = newFlight(LAYERS[name].bytes);
-      flights.push(flight);
-      this.#flights.set(`${name} ${index}`, flight);
-    }
-    for (const key of this.#flights.keys()) {
-      if (this.#flights.size <= KEPT_BLOCKS) break;
-      this.#flights.delete(key);
-    }
-    void this.#fly(name, runOf(name, first, count), { flights, priority });
-  }
-
-  async #fly(
-    name: LayerName,
-    run: BlobRun,
-    {
-      flights,
-      priority,
-    }: { readonly flights: readonly Flight[]; readonly priority: FetchPriority },
-  ): Promise<void> {
-    const { signal } = new AbortController();
-    let at = 0;
-    try {
-      for await (const piece of await this.#sources[name].fetch(run, { signal, priority })) {
-        this.bytesIn += piece.length;
-        for (let offset = 0; offset < piece.length;) {
-          const flight = flights[at];
-          if (flight === undefined) throw new Error("too much");
-          const part = piece.subarray(offset, offset + flight.bytes.length - flight.length);
-          flight.bytes.set(part, flight.length);
-          flight.length += part.length;
-          offset += part.length;
-          for (const wake of flight.wake.splice(0)) wake();
-          if (flight.length < flight.bytes.length) continue;
-          at += 1;
-          this.#finish(name, flight);
-        }
-      }
-    } catch (error) {
-      for (const flight of flights.slice(at)) flight.settle(error);
-    }
-  }
-
-  #finish(name: LayerName, flight: Flight): void {
-    const digest = createHash("sha256").update(flight.bytes).digest();
-    if (!digest.equals(this.#sha256[name])) {
-      flight.settle(new DaemonError("data-loss", "wrong bytes"));
-      return;
-    }
-    flight.settle();
-    void this.#file.write(flight.bytes, 0, flight.bytes.length, this.#position);
-    this.#position = (this.#position + flight.bytes.length) % CACHE_BYTES;
-  }
-}
-
-async function* follow(flight: Flight): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < flight.bytes.length;) {
-    if (at < flight.length) {
-      const from = at;
-      at = flight.length;
-      yield flight.bytes.subarray(from, at);
-    } else {
-      await new Promise<void>((resolve) => flight.wake.push(resolve));
-    }
-  }
-}
+import {
+  RUN_BLOCKS,
+  RUNS_AT_ONCE,
+  HEAP_MIB,
+  WARM_BYTES,
+  WARM_ROUNDS_MAX,
+  IMAGE,
+  EPOCH,
+  RING,
+  LAYERS,
+  contentOf,
+  tableOf,
+  runOf,
+  Origin,
+  Relay,
+} from "../test/support/peer/relay-nodes.ts";
+import type { LayerName, Order } from "../test/support/peer/relay-nodes.ts";
 
 class Node {
   readonly identity: Identity | undefined;
@@ -453,18 +251,55 @@ async function ended(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
+const LINK = { host: "10.213.77.1", child: "10.213.77.2", name: `fnb${process.pid % 100_000}` };
+
+/** A namespace whose only link has the rate in Mbit/s towards it; the result removes it. */
+function makeLink(mbit: number): () => void {
+  const { host, child, name } = LINK;
+  const ip = (...words: string[]): void => {
+    execFileSync("ip", words, { stdio: "pipe" });
+  };
+  ip("netns", "add", name);
+  const remove = (): void => {
+    ip("netns", "del", name);
+  };
+  try {
+    ip("link", "add", `${name}a`, "type", "veth", "peer", "name", `${name}b`, "netns", name);
+    ip("addr", "add", `${host}/30`, "dev", `${name}a`);
+    ip("link", "set", `${name}a`, "up");
+    ip("-n", name, "addr", "add", `${child}/30`, "dev", `${name}b`);
+    ip("-n", name, "link", "set", `${name}b`, "up");
+    const shape = ["rate", `${mbit}mbit`, "burst", "64k", "latency", "20ms"];
+    execFileSync("tc", ["qdisc", "add", "dev", `${name}a`, "root", "tbf", ...shape]);
+  } catch (error) {
+    remove();
+    throw error;
+  }
+  return remove;
+}
+
 function start(order: Order): ChildProcess {
-  return fork(fileURLToPath(import.meta.url), [JSON.stringify(order)], { stdio: "inherit" });
+  // A heap that starts small is collected every few megabytes of network buffers (16 KiB of TLS
+  // each), which took a third of the relay's time. Meant for the image service as well.
+  const execArgv = [`--initial-old-space-size=${HEAP_MIB}`];
+  const isBehindLink = order.host === LINK.host && order.role === "child";
+  const options: ForkOptions = { stdio: "inherit", execArgv };
+  if (isBehindLink) {
+    options.execPath = "ip";
+    options.execArgv = ["netns", "exec", LINK.name, process.execPath, ...execArgv];
+  }
+  return fork(fileURLToPath(import.meta.url), [JSON.stringify(order)], options);
 }
 
 interface Settings {
   readonly seconds: number;
   readonly children: number;
   readonly isTls: boolean;
+  readonly host: string;
 }
 
-async function measure({ seconds, children, isTls }: Settings): Promise<Record<string, unknown>> {
-  const host = "127.0.0.1";
+async function measure(settings: Settings): Promise<Record<string, unknown>> {
+  const { seconds, children, isTls, host } = settings;
   const common = { isTls, host, seconds, first: 0 };
   const processes: ChildProcess[] = [];
   const begin = (order: Order): ChildProcess => {
@@ -548,8 +383,16 @@ async function main(): Promise<void> {
     : process.argv.includes("--tls")
       ? [true]
       : [true, false];
-  for (const isTls of kinds) {
-    console.log(JSON.stringify(await measure({ seconds, children, isTls })));
+  const mbit = value("--link", 0);
+  const removeLink = mbit === 0 ? undefined : makeLink(mbit);
+  const place = mbit === 0 ? { host: "127.0.0.1", children } : { host: LINK.host, children: 1 };
+  try {
+    for (const isTls of kinds) {
+      const result = await measure({ seconds, isTls, ...place });
+      console.log(JSON.stringify(mbit === 0 ? result : { linkMbit: mbit, ...result }));
+    }
+  } finally {
+    removeLink?.();
   }
 }
 

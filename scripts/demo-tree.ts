@@ -1,6 +1,8 @@
 /**
- * The demonstration of many nodes: N real daemons, each in its own network namespace, start the same
- * container; the closing table sets the registry's egress beside one node's alone. docs/tree-demo.md
+ * The demonstration of many nodes: N real daemons, each in its own network namespace, start the
+ * same
+ * container; the closing table sets the registry's egress beside one node's alone.
+ * docs/tree-demo.md
  * has what it showed.
  */
 import { cpus, totalmem } from "node:os";
@@ -176,12 +178,11 @@ async function memoryOf(tree: TreeLab): Promise<number> {
   return each.reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** As the manager's node shows it, else as the first node does. */
+/** As the manager's node shows it: it knows all of it. */
 async function drawnTree(tree: TreeLab): Promise<string> {
-  const first = tree.node(0);
-  const [report] = (await first.trees()).trees;
-  const manager = tree.nodes.find(({ name }) => name === report?.epoch.manager) ?? first;
-  return (await manager.cli(["tree"])).stdout.trimEnd();
+  const { manager } = (await tree.untilWhole()).epoch;
+  const node = tree.nodes.find(({ name }) => name === manager) ?? tree.node(0);
+  return (await node.cli(["tree"])).stdout.trimEnd();
 }
 
 function readSettings(): Settings {

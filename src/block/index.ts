@@ -1,6 +1,16 @@
 /** The door of `block`: how layers are cut into blocks, and how missing blocks are had. */
 export * from "./block-table.ts";
-export * from "./block-source.ts";
+export { FETCH_PRIORITY, passError } from "./block-source.ts";
+export type {
+  BlobRun,
+  BlockLayer,
+  BlockSource,
+  FetchPriority,
+  SourceFetchOptions,
+  SourceReadiness,
+  StoredBlobs,
+  StoredLayer,
+} from "./block-source.ts";
 export * from "./codecs/index.ts";
 export {
   BlockResolver,
@@ -8,10 +18,7 @@ export {
   type BlockResolverOptions,
 } from "./block-resolver.ts";
 export type { BlobTap } from "./arriving-blob.ts";
-export type { OpenBlobOptions, OpenedBlob } from "./blob-relay.ts";
-export type { FetchOrder, OrderPart } from "./fetch-order.ts";
+export type { OpenBlobOptions } from "./blob-relay.ts";
 export { RELAY_MEMORY_BYTES } from "./limits.ts";
-export type { PrefetchListResult } from "./prefetch-list.ts";
-export type { LocalCounts, ReadCounts, SourceCounts } from "./read-counters.ts";
 export { hasSha256, sha256Of } from "./hashing.ts";
 export { frameSpan, isSequential } from "./run-plan.ts";

@@ -11,4 +11,4 @@ export {
 export type { CachedLayer } from "./cached-layer.ts";
 export type { DropRanges } from "./cache-quota.ts";
 export { DiskCache, type DiskCacheOptions } from "./disk-cache.ts";
-export { FillWriter, openFill, type FillPlan, type LayerFillPlan } from "./fill.ts";
+export { FillWriter, openFill, type LayerFillPlan } from "./fill.ts";

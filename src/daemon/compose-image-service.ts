@@ -19,7 +19,8 @@ import {
 } from "../block/index.ts";
 import { DiskCache, nodeCacheFiles, readBootId } from "../cache/index.ts";
 import { selfTestGzipResume } from "../image/index.ts";
-import { chainIds, digestHex } from "../oci/index.ts";
+import { chainIds, digestHex, parseChainId } from "../oci/index.ts";
+import type { DiffId } from "../oci/index.ts";
 import { RegistryPool } from "../registry/index.ts";
 import { KeeperClient, Rootfs, selfTest } from "../rootfs/index.ts";
 import type { SelfTestVerdict } from "../rootfs/index.ts";
@@ -136,21 +137,7 @@ async function compose(
     stop: stop.signal,
   });
   supply(service);
-  peers?.serve({
-    images,
-    sources,
-    layers,
-    resolver,
-    heldBlocks: (image) =>
-      image.layers.reduce(
-        (sum, { diffId }) => sum + (cache.get(digestHex(diffId))?.usage().blocks ?? 0),
-        0,
-      ),
-    isMounted: (image) => {
-      const ids = new Set(chainIds(image.layers.map(({ diffId }) => diffId)).map(digestHex));
-      return rootfs.chains.some(({ chainId }) => ids.has(chainId));
-    },
-  });
+  if (peers !== undefined) servePeers(peers, readPath, rootfs);
   return { service, modeReason: verdict.reason };
 }
 
@@ -161,6 +148,24 @@ async function openPeers(
   const log = deps.log.child({ module: "peer" });
   const peers = await PeerSide.open(config, { ...deps, log, logLevel: config.logLevel, signal });
   return peers === undefined ? undefined : scope.use(peers);
+}
+
+function servePeers(peers: PeerSide, readPath: ReadPath, rootfs: Rootfs): void {
+  const { images, sources, layers, resolver, cache } = readPath;
+  const blocksOf = (diffId: DiffId): number => cache.get(digestHex(diffId))?.usage().blocks ?? 0;
+  // Mounts that the service before this one left are in use too.
+  for (const { chainId } of rootfs.chains) {
+    const image = images.imageOfChain(parseChainId(`sha256:${chainId}`));
+    if (image !== undefined) peers.images.use(image);
+  }
+  peers.serve({
+    ...{ images, sources, layers, resolver },
+    heldBlocks: (image) => image.layers.reduce((sum, { diffId }) => sum + blocksOf(diffId), 0),
+    isMounted: (image) => {
+      const ids = new Set(chainIds(image.layers.map(({ diffId }) => diffId)).map(digestHex));
+      return rootfs.chains.some(({ chainId }) => ids.has(chainId));
+    },
+  });
 }
 
 function connectKeeper({ config, deps, scope, ready }: Building): KeeperClient {

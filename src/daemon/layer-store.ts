@@ -107,7 +107,9 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     for (const resume of waiting) resume();
   }
 
-  /** From another node, where there is one that has it or makes it; false: it is to be made here. */
+  /**
+   * From another node, where there is one that has it or makes it; false: it is to be made here.
+   */
   async fetch(
     image: Digest,
     layer: LayerRecord,

@@ -1,6 +1,8 @@
 /**
- * What `faasnet peers` and `faasnet tree` are answered (Image.Peers, Image.Trees and Image.Mirror of
- * proto/control.proto, as JSON). Types only; the command line's parsers are src/cli/peer-reports.ts.
+ * What `faasnet peers` and `faasnet tree` are answered (Image.Peers, Image.Trees and Image.Mirror
+ * of
+ * proto/control.proto, as JSON). Types only; the command line's parsers are
+ * src/cli/peer-reports.ts.
  * A field may be added but never change its meaning.
  */
 
@@ -114,7 +116,9 @@ export interface TreeReport {
   /** Of the whole tree, also where `members` is only a part of it. */
   readonly size: number;
   readonly root: string;
-  /** Whether `members` is all of the tree (the manager was asked), or what this node knows of it. */
+  /**
+   * Whether `members` is all of the tree (the manager was asked), or what this node knows of it.
+   */
   readonly isWhole: boolean;
   readonly members: readonly TreeMemberReport[];
   /** Where this node's blocks of the image came from: `memory`, `disk`, `parent`, `registry`. */

@@ -14,7 +14,9 @@ import { passLayer, type LayerPassProgress, type LayerPassResult } from "./pass/
 
 /** Receives the layer while it streams by, for example to fill a cache. */
 export interface LayerMapSink {
-  /** Blob bytes in order, before they are decoded; valid until the call (or its promise) returns. */
+  /**
+   * Blob bytes in order, before they are decoded; valid until the call (or its promise) returns.
+   */
   onBlob?(bytes: Uint8Array, blobOffset: number): Promise<void> | void;
   /** Tar bytes in order; valid until the call (or its promise) returns. */
   onTar?(bytes: Uint8Array, tarOffset: number): Promise<void> | void;

@@ -1,9 +1,27 @@
 /** The door of `peer`: membership and function trees (a node), and the exchange of blocks. */
-export * from "./exchange/index.ts";
-export * from "./node/index.ts";
+export { BlockServer, ExchangeClient, ExchangeCounters, WaitBook } from "./exchange/index.ts";
+export type {
+  BlockProvider,
+  DocumentProvider,
+  FetchedMap,
+  ListenAddress,
+  MapProvider,
+  OrderEntry,
+  OrderProvider,
+  ProvidedBlob,
+  ProvidedBlock,
+  ProvidedManifest,
+  ProvideOptions,
+  Repository,
+  TreePosition,
+  TreeSource,
+  Trouble,
+  WantedBlock,
+} from "./exchange/index.ts";
 export { MEMBERSHIP_PRESETS } from "./membership/index.ts";
-export type { MembershipConfig, MembershipPreset } from "./membership/index.ts";
+export { hostPort, PEER_NODE_DEFAULTS, readKeyFile, WorkerPeerNode } from "./node/index.ts";
+export type { MembersReport, PeerNode } from "./node/index.ts";
 export type { PeerRef } from "./peer-ref.ts";
 export { Identity } from "./transport/identity.ts";
-export { KeyRing } from "./transport/key-ring.ts";
-export type { ComplaintReason, Epoch, ManagedTreeReport, Position } from "./tree/index.ts";
+export type { KeyRing } from "./transport/key-ring.ts";
+export type { ManagedTreeReport, Position } from "./tree/index.ts";

@@ -1,4 +1,7 @@
-/** `faasnet peers`: who is in the cluster, what keeps members apart, and ways in for other clients. */
+/**
+ * `faasnet peers`: who is in the cluster, what keeps members apart, and ways in for other
+ * clients.
+ */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";

@@ -1,6 +1,5 @@
 /** What this node gives to its children: blocks and maps. */
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import { DaemonError } from "../../base/errors.ts";
 import type { BlockResolver } from "../../block/index.ts";
 import { parseDiffId } from "../../oci/index.ts";
@@ -66,6 +65,22 @@ export class StoredMapProvider implements MapProvider {
     }
     const path = this.#layers.mapPath(diffId);
     const { size } = await stat(path);
-    return { size, pieces: createReadStream(path, { highWaterMark: MAP_PIECE_BYTES, signal }) };
+    return { size, pieces: readPieces(path, size) };
+  }
+}
+
+/** Opens the file when it is read, and closes it when the reader has left. */
+async function* readPieces(path: string, size: number): AsyncGenerator<Uint8Array> {
+  const file = await open(path, "r");
+  try {
+    for (let offset = 0; offset < size;) {
+      const piece = Buffer.allocUnsafe(Math.min(MAP_PIECE_BYTES, size - offset));
+      const { bytesRead } = await file.read(piece, 0, piece.length, offset);
+      if (bytesRead === 0) throw new DaemonError("data-loss", `${path} is shorter than it was`);
+      offset += bytesRead;
+      yield piece.subarray(0, bytesRead);
+    }
+  } finally {
+    await file.close();
   }
 }

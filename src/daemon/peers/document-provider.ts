@@ -39,17 +39,14 @@ export class CachedDocuments implements DocumentProvider {
     this.#parts = parts;
   }
 
-  manifest(repository: Repository, reference: string): Promise<ProvidedManifest | undefined> {
+  async manifest(repository: Repository, reference: string): Promise<ProvidedManifest | undefined> {
     const record = this.#parts.images.images.find(
       (image) => isNamed(image, repository, reference) || image.manifestDigest === reference,
     );
-    if (record === undefined) return Promise.resolve(undefined);
+    if (record === undefined) return undefined;
     const bytes = Buffer.from(record.manifest);
-    return Promise.resolve({
-      bytes,
-      mediaType: mediaTypeOf(record.manifest),
-      digest: record.manifestDigest,
-    });
+    const { manifestDigest: digest } = record;
+    return { bytes, mediaType: mediaTypeOf(record.manifest), digest };
   }
 
   async blob(_repository: Repository, digest: Digest): Promise<ProvidedBlob | undefined> {
@@ -123,9 +120,8 @@ export class CachedDocuments implements DocumentProvider {
 function documentBlob(bytes: Uint8Array): ProvidedBlob {
   return {
     size: bytes.length,
-    // eslint-disable-next-line @typescript-eslint/require-await -- the interface's stream
-    read: async function* ({ start, end }) {
-      yield bytes.subarray(start, end);
+    async *read({ start, end }) {
+      yield await Promise.resolve(bytes.subarray(start, end));
     },
   };
 }

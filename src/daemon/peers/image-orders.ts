@@ -1,4 +1,6 @@
-/** In which order an image's blocks were first wanted here, over all of its layers: for children. */
+/**
+ * In which order an image's blocks were first wanted here, over all of its layers: for children.
+ */
 import { DaemonError } from "../../base/errors.ts";
 import type { OrderEntry, OrderProvider } from "../../peer/index.ts";
 import type { TreeImages } from "./tree-images.ts";

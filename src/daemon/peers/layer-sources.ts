@@ -19,7 +19,8 @@ import type { RegistryTokens } from "./registry-tokens.ts";
 import type { TreeImages } from "./tree-images.ts";
 
 /**
- * For the first position in a tree; then the registry is read as by a node alone. A manager that may
+ * For the first position in a tree; then the registry is read as by a node alone. A manager that
+ * may
  * have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone.
  */
 export const JOIN_MS_MAX = 5000;

@@ -11,18 +11,27 @@ import { writeAll } from "../../base/write-all.ts";
 import { openLayerMap, unfinishedMapPath } from "../../image/index.ts";
 import { digestHex } from "../../oci/index.ts";
 import type { Digest } from "../../oci/index.ts";
-import type { ExchangeClient, FetchedMap, PeerNode, TreePosition } from "../../peer/index.ts";
+import type {
+  ExchangeClient,
+  FetchedMap,
+  PeerNode,
+  PeerRef,
+  TreePosition,
+} from "../../peer/index.ts";
 import type { LayerRecord } from "../image-store.ts";
-import { JOIN_MS_MAX } from "./layer-sources.ts";
 
+/** For the first position: longer than for a read, as a second maker reads the whole image. */
+const MAP_JOIN_MS_MAX = 15_000;
 /** Between two rounds of asking. */
 const ROUND_MS = 250;
-/** Maps are smaller than the blobs they are of, but for many tiny files. Source: image/limits.ts. */
+/**
+ * Maps are smaller than the blobs they are of, but for many tiny files. Source: image/limits.ts.
+ */
 const MAP_BYTES_MAX = 1024 * 1024 * 1024;
 
 export interface MapExchangeParts {
   readonly node: Pick<PeerNode, "onPosition" | "position">;
-  readonly client: Pick<ExchangeClient, "fetchMap">;
+  readonly client: Pick<ExchangeClient, "fetchMap" | "fetchMapFrom">;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -45,10 +54,20 @@ export class MapExchange {
   ): Promise<boolean> {
     const { log } = this.#parts;
     await this.#firstPosition(image, signal);
+    let formerRoot: PeerRef | undefined;
     for (;;) {
       throwIfAborted(signal);
       const position = this.#parts.node.position(image);
-      if (position === undefined || position.isRoot) return false;
+      if (position === undefined) return false;
+      if (position.isRoot) {
+        if (formerRoot === undefined) return false;
+        // It may live and be at it: only its place in the tree is another.
+        const from = formerRoot;
+        formerRoot = undefined;
+        if (await this.#fromFormer(from, image, layer, { mapPath, signal })) return true;
+        continue;
+      }
+      formerRoot = position.root;
       try {
         await this.#round(image, layer, { mapPath, signal });
         return true;
@@ -60,13 +79,48 @@ export class MapExchange {
     }
   }
 
+  async #fromFormer(
+    peer: PeerRef,
+    image: Digest,
+    layer: LayerRecord,
+    { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
+  ): Promise<boolean> {
+    const { client, log } = this.#parts;
+    try {
+      const map = await client.fetchMapFrom(peer, image, digestHex(layer.diffId), { signal });
+      await this.#keep(map, layer, { mapPath, signal });
+      return true;
+    } catch (error) {
+      throwIfAborted(signal);
+      log.debug("map-not-fetched", { layer: layer.diffId, code: errorCode(error) });
+      return false;
+    }
+  }
+
+  async #keep(
+    map: FetchedMap,
+    layer: LayerRecord,
+    { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const unfinished = unfinishedMapPath(mapPath);
+    try {
+      await writeMap(map, unfinished, signal);
+      await checkMap(unfinished, layer);
+      await rename(unfinished, mapPath);
+      const { diffId } = layer;
+      this.#parts.log.info("layer-map-fetched", { diffId, bytes: map.size, from: map.from.id });
+    } finally {
+      await rm(unfinished, { force: true });
+    }
+  }
+
   /** One try; given up when this node's place in the tree changes. */
   async #round(
     image: Digest,
     layer: LayerRecord,
     { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
   ): Promise<void> {
-    const { node, client, log } = this.#parts;
+    const { node, client } = this.#parts;
     const parentOf = (position: TreePosition | undefined): string =>
       position === undefined || position.isRoot ? "" : (position.parent?.boot ?? "");
     const before = parentOf(node.position(image));
@@ -75,17 +129,12 @@ export class MapExchange {
       if (changed !== image || parentOf(position) === before) return;
       moved.abort(new DaemonError("unavailable", "another parent"));
     });
-    const unfinished = unfinishedMapPath(mapPath);
     try {
       const both = AbortSignal.any([signal, moved.signal]);
       const map = await client.fetchMap(image, digestHex(layer.diffId), { signal: both });
-      await writeMap(map, unfinished, both);
-      await checkMap(unfinished, layer);
-      await rename(unfinished, mapPath);
-      log.info("layer-map-fetched", { diffId: layer.diffId, bytes: map.size, from: map.from.id });
+      await this.#keep(map, layer, { mapPath, signal: both });
     } finally {
       stopListening();
-      await rm(unfinished, { force: true });
     }
   }
 
@@ -100,7 +149,7 @@ export class MapExchange {
         stopAbort();
         resolve();
       };
-      const stopTimer = clock.timer(JOIN_MS_MAX, finish);
+      const stopTimer = clock.timer(MAP_JOIN_MS_MAX, finish);
       const stopAbort = onAbort(signal, finish);
       const stopListening = node.onPosition((changed, position) => {
         if (changed === image && position !== undefined) finish();

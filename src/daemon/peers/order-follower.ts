@@ -70,7 +70,7 @@ export class OrderFollower implements Disposable {
           this.#prefetch(batch.entries, signal);
         }
       } catch (error) {
-        if (!signal.aborted) log.debug("order-not-followed", { image, code: errorCode(error) });
+        if (!isOver(signal)) log.debug("order-not-followed", { image, code: errorCode(error) });
       }
       await clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
     }
@@ -89,4 +89,9 @@ export class OrderFollower implements Disposable {
       resolver.prefetch(layerId, blocks, { signal }).catch(() => undefined); // readers tell
     }
   }
+}
+
+/** Asked anew: the type checker believes that nothing changes during an await. */
+function isOver(signal: AbortSignal): boolean {
+  return signal.aborted;
 }

@@ -103,7 +103,9 @@ function treeOf(service: ImageService, known: KnownTree): TreeReport | undefined
   const isWhole = managed?.role === "manager";
   const epoch = isWhole ? managed.epoch : position?.epoch;
   if (epoch === undefined) return undefined;
-  const members = isWhole ? managed.members.map(managedMember) : ownPart(service, position);
+  const members = isWhole
+    ? managed.members.map((member) => managedMember(service, member))
+    : ownPart(service, position);
   return {
     image,
     reference: record?.reference ?? "",
@@ -119,15 +121,20 @@ function treeOf(service: ImageService, known: KnownTree): TreeReport | undefined
   };
 }
 
-function managedMember(member: ManagedTreeReport["members"][number]): TreeMemberReport {
+/** What another member sent is known to it alone. */
+function managedMember(
+  { parts: { peers } }: ImageService,
+  member: ManagedTreeReport["members"][number],
+): TreeMemberReport {
+  const total = peers?.node.self.id === member.id ? peers.counters.total : undefined;
   return {
     name: member.id,
     zone: member.zone,
     slot: member.slot,
     parent: member.parent ?? null,
     blocksHeld: member.heldBlocks,
-    bytesIn: 0,
-    bytesOut: 0,
+    bytesIn: total?.bytesIn ?? null,
+    bytesOut: total?.bytesOut ?? null,
   };
 }
 
@@ -156,8 +163,8 @@ function ownPart(service: ImageService, position: Position | undefined): TreeMem
       slot: peer.id === position.root.id ? 0 : (position.slot - 1) >> (at + 1),
       parent: peer.id === position.root.id ? null : (above[at + 1]?.id ?? position.root.id),
       blocksHeld: 0,
-      bytesIn: 0,
-      bytesOut: 0,
+      bytesIn: null,
+      bytesOut: null,
     })),
     self,
   ];
@@ -189,7 +196,8 @@ function sourcesOf(service: ImageService, record: ImageRecord): Record<string, S
 
 export function mirrorReport(peers: PeerSide | undefined): MirrorReport {
   const { url, loopbackUrl } = enabled(peers);
-  return { url, loopbackUrl };
+  if (loopbackUrl !== "") return { url, loopbackUrl };
+  throw new DaemonError("failed-precondition", "no mirror is served: [peer] mirror is empty");
 }
 
 export function certificateReport(peers: PeerSide | undefined, name: string): CertificateReport {

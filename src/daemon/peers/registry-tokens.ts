@@ -79,7 +79,7 @@ export class RegistryTokens implements Disposable {
       limit.abort(new DaemonError("deadline-exceeded", "the tree's manager does not answer"));
     });
     const signal = AbortSignal.any([limit.signal, this.#closing.signal]);
-    let isGranted = true;
+    let isGranted: boolean;
     try {
       isGranted = await this.#ask(image, TOKEN_BYTES, { signal });
     } catch {

@@ -34,7 +34,9 @@ const PIECE_BYTES = 256 * 1024;
 const BLAME_BYTES_MAX = 256 * 1024 * 1024;
 
 export interface LayerPassSink {
-  /** Blob bytes in order, before they are decoded; valid until the call (or its promise) returns. */
+  /**
+   * Blob bytes in order, before they are decoded; valid until the call (or its promise) returns.
+   */
   onBlob?(bytes: Uint8Array, blobOffset: number): Promise<void> | void;
   /** Tar bytes in order; valid until the call (or its promise) returns. */
   onTar?(bytes: Uint8Array, tarOffset: number): Promise<void> | void;

@@ -1,7 +1,7 @@
 /**
  * One block on its way to one child: passed on as it arrives, its last bytes held back until the
- * digest is right. A child that is too slow falls behind into a buffer of two blocks; beyond that it
- * leaves the block's flight, which waits for nobody, and has the block read again when it is stored.
+ * digest is right. A child that is too slow falls behind into a buffer of two blocks; beyond that
+ * it leaves the block's flight, which waits for nobody, and has the block read again when stored.
  */
 import { onAbort, raceAbort } from "../../base/abort.ts";
 import { DaemonError, withContext } from "../../base/errors.ts";

@@ -277,7 +277,7 @@ export class BlockStream {
     this.#received = undefined;
     this.#push(event);
     if (this.#cursor < this.asked.length) return;
-    // The end of the reply is all that is due: whoever keeps that back holds a connection for nothing.
+    // The end of the reply is all that is due: who keeps that back holds a connection for nothing.
     this.#options.clock.timer(LINGER_MS, () => {
       if (this.end === undefined) this.#reader?.close();
     });

@@ -114,6 +114,18 @@ export class ExchangeClient implements Disposable {
     );
   }
 
+  /** The map from one member, wherever it stands: one that was above us may be making it. */
+  async fetchMapFrom(
+    peer: PeerRef,
+    image: Digest,
+    diffId: string,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<FetchedMap> {
+    const key = WaitBook.mapKey(diffId);
+    const path = [...this.#options.waits.pathOf(key), this.#options.selfId];
+    return this.#mapFrom(peer, { image, diffId, path, key, signal });
+  }
+
   async #mapFrom(
     peer: PeerRef,
     asked: {

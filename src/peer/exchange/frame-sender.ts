@@ -15,9 +15,9 @@ import type { UploadLimiter } from "./upload.ts";
 /** Data, its head, and small frames before and behind it. */
 const CONTENT_BYTES = DATA_BYTES_MAX + 4096;
 /**
- * A chunk of HTTP's chunked coding (RFC 9112 7.1) around the content: eight hex digits and CRLF, and
- * CRLF behind. Made here, since node:http writes each part of a chunk on its own, which costs as
- * much as sending it.
+ * A chunk of HTTP's chunked coding (RFC 9112 7.1) around the content: eight hex digits and CRLF,
+ * and CRLF behind. Made here, since node:http writes each part of a chunk on its own, which costs
+ * much.
  */
 const CHUNK_HEAD_BYTES = 10;
 const CRLF = "\r\n";
@@ -28,7 +28,7 @@ const CONTENT_END = CHUNK_HEAD_BYTES + CONTENT_BYTES;
 const AHEAD_BYTES = 2 * DATA_BYTES_MAX;
 const FREE_CHUNKS_MAX = 64;
 
-/** Buffers that are used again: making one of this size for every write costs more than filling it. */
+/** Buffers that are used again: making one so large for every write costs more than filling it. */
 export class ChunkPool {
   readonly #free: Buffer[] = [];
 

@@ -12,11 +12,11 @@ export function clientCertificatePem(client: ClientCertificate): string {
 export interface HostsTomlOptions {
   /** `https://host:port` of a node, by a name or address that its certificate has. */
   readonly url: string;
-  /** The registry that the mirror stands in for, where misses go: `https://registry-1.docker.io`. */
+  /** The registry that the mirror stands in for, where misses go: `https://registry.example`. */
   readonly upstream?: string;
 }
 
-/** For containerd on another machine: the node by mutual TLS, files where `faasnet peers cert` put them. */
+/** For containerd on another machine: mutual TLS with the files of `faasnet peers cert`. */
 export function clientHostsToml(
   options: HostsTomlOptions & {
     readonly files: { readonly ca: string; readonly cert: string; readonly key: string };

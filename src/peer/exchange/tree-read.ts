@@ -187,7 +187,7 @@ export class TreeRead {
     }
   }
 
-  /** Two members sent different bytes: one lies, and a block that comes from one alone will tell. */
+  /** Two members sent different bytes: one lies; a block that comes from one alone will tell. */
   #quarrel(stream: BlockStream, bytes: UnitBytes): DaemonError {
     for (const earlier of bytes.senders()) {
       if (earlier !== stream) this.#fail(earlier, "reset");
@@ -227,7 +227,7 @@ export class TreeRead {
     this.#context.health.failed(this.#request.image, stream.peer.id, trouble);
   }
 
-  /** Asks the next one up where nobody is left who may bring the unit, or all of them are silent. */
+  /** Asks the next one up where nobody is left who may bring the unit, or all are silent. */
   #ensureAsked(state: UnitState): void {
     const candidates = this.#candidates(state);
     if (candidates.length === 0) {

@@ -82,7 +82,7 @@ function readIncarnation(from: FieldReader): number {
   return incarnation;
 }
 
-/** Joins encoded messages to one packet. Throws `internal` when they do not fit: a defect of ours. */
+/** Joins encoded messages to one packet. Throws `internal` when they do not fit: our defect. */
 export function encodePacket(
   messages: readonly Uint8Array[],
   version: number = WIRE_VERSION,

@@ -1,6 +1,6 @@
 /**
- * How eager the protocol is. Each field says what it means, the formula it enters, and what changing
- * it costs. The values of `lan` are those that memberlist's users have run for ten years.
+ * How eager the protocol is. Each field says what it means, the formula it enters, and what
+ * changing it costs. The values of `lan` are those that memberlist's users have run for ten years.
  */
 import { DaemonError } from "../../base/errors.ts";
 
@@ -40,8 +40,8 @@ export interface MembershipConfig {
   readonly retransmitMult: number;
   /**
    * Messages that found no probe to ride on go to `gossipNodes` members per interval. A message
-   * reaches n members in about log(n) / log(gossipNodes + 1) intervals. 0 disables gossip; then only
-   * probes carry messages.
+   * reaches n members in about log(n) / log(gossipNodes + 1) intervals. 0 disables gossip; then
+   * only probes carry messages.
    */
   readonly gossipIntervalMs: number;
   readonly gossipNodes: number;

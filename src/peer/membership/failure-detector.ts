@@ -1,6 +1,6 @@
 /**
- * SWIM's failure detector: one member is pinged per interval; when it is silent, others are asked to
- * ping it, and a stream is tried beside; when all are silent it is suspected. Source: SWIM 3.1,
+ * SWIM's failure detector: one member is pinged per interval; when it is silent, others are asked
+ * to ping it, and a stream is tried beside; when all are silent it is suspected. Source: SWIM 3.1,
  * Lifeguard 4.1 (nacks; the local health stretches interval and timeout).
  */
 import { encodeMessage } from "./codec.ts";

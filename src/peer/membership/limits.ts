@@ -10,7 +10,7 @@ export const META_BYTES_MAX = 128;
 export const PACKET_MESSAGE_BYTES_MAX = 1150;
 /** Messages in one packet. */
 export const PACKET_MESSAGES_MAX = 128;
-/** Indirect probes that run for others at once; more are not answered, as if the packet was lost. */
+/** Indirect probes that run for others at once; more are dropped, as if the packet was lost. */
 export const RELAYED_PROBES_MAX = 1024;
 /** Incarnations are sent as 32 bits; a member that is wrong about another 2^32 times is hostile. */
 export const INCARNATION_MAX = 0xffff_fffe;

@@ -226,7 +226,7 @@ export class Swim {
   /** Not before the others that start now are known, and early: to find whom gossip missed. */
   #soonMs(): number {
     const intervalMs = this.#interval(this.#config.pushPullIntervalMs);
-    return (intervalMs + this.#spread(intervalMs)) / 3;
+    return (intervalMs + this.#spread(intervalMs)) / 4;
   }
 
   /** 0 in the configuration switches a timer off. */

@@ -26,7 +26,7 @@ export interface PeerNodeConfig {
   readonly exchangePort: number;
   /** See seeds.ts. */
   readonly seeds: readonly string[];
-  /** A file, which is read again while the node runs, or the keys themselves, the sealing one first. */
+  /** A file, read again while the node runs, or the keys themselves, the sealing one first. */
   readonly keys: { readonly file: string } | { readonly secrets: readonly Uint8Array[] };
   readonly membership: MembershipConfig;
   /** Others than WIRE_VERSIONS: for tests of an upgrade. */

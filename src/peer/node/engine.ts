@@ -29,6 +29,9 @@ import type { MakeTree, TreePort, TreesReport } from "./tree-port.ts";
 
 /** One member is greeted per interval, ms: round trip, clock, and whether packets reach it. */
 const GREET_INTERVAL_MS = 1000;
+/** The same among more than so many members: all would take long anyway. */
+const GREET_MANY_INTERVAL_MS = 5000;
+const GREET_MANY = 32;
 /** The trees hear of changes at most so often, ms, and half a millisecond more for each member. */
 const MEMBERS_INTERVAL_MS = 100;
 const MEMBERS_INTERVAL_MS_EACH = 0.5;
@@ -273,7 +276,8 @@ export class Engine implements Disposable {
     if (nowMs >= this.#tree.nextMs) this.#stepTree({ kind: "tick" }, nowMs);
     if (nowMs >= this.#seeds.nextMs) this.#askSeeds(nowMs);
     if (nowMs >= this.#nextGreetMs) {
-      this.#nextGreetMs = nowMs + GREET_INTERVAL_MS;
+      const isMany = this.#swim.presentCount > GREET_MANY;
+      this.#nextGreetMs = nowMs + (isMany ? GREET_MANY_INTERVAL_MS : GREET_INTERVAL_MS);
       const member = this.watch.nextToGreet();
       if (member !== undefined) this.#port.greet(member.address);
     }

@@ -73,7 +73,7 @@ export class Findings {
     const isNew = known === undefined || nowMs - known.lastMs > FINDING_MS;
     if (isNew && nowMs - (this.#logged.get(kind) ?? -Infinity) >= LOG_INTERVAL_MS) {
       this.#logged.set(kind, nowMs);
-      this.#log.warn(`peer-${kind}`, { who, detail });
+      this.#log.warn("peer-finding", { finding: kind, who, detail });
     }
     const count = isNew ? 1 : known.count + 1;
     kept.delete(who);

@@ -109,7 +109,7 @@ export class LocalPeerNode implements PeerNode {
         else if (effect.kind === "token-answer") tokens.answer(effect.id, effect.granted);
         else {
           const { kind, ...fields } = effect.event;
-          log.debug(`tree-${kind}`, fields);
+          log.debug("peer-tree", { change: kind, ...fields });
         }
       },
       onSelf: (self) => {
@@ -321,6 +321,6 @@ const EXPOSED = "others than its owner can read it";
 async function openRing({ keys }: PeerNodeConfig, log: Logger): Promise<KeyRing> {
   if ("secrets" in keys) return new KeyRing(keys.secrets);
   const { ring, isExposed } = await readKeyFile(keys.file);
-  if (isExposed) log.warn("peer-key-file", { who: keys.file, detail: EXPOSED });
+  if (isExposed) log.warn("peer-finding", { finding: "key-file", who: keys.file, detail: EXPOSED });
   return ring;
 }

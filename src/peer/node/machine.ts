@@ -32,11 +32,14 @@ type Slow = Pick<MachineState, "machineId" | "generationId"> & {
 /** One for all nodes of a process. */
 export class MachineReader {
   readonly #clock: Clock;
+  /** Those that there are: a copy has the files that its original has. */
+  readonly #generationFiles: readonly string[];
   #slow: Slow | undefined;
   #readMs = -Infinity;
 
   constructor(clock: Clock) {
     this.#clock = clock;
+    this.#generationFiles = GENERATION_FILES.filter((path) => readId(path) !== "");
   }
 
   /** `host`: the address that the node says it has. */
@@ -45,21 +48,20 @@ export class MachineReader {
     const wallMs = Number(this.#clock.wallNs() / NS_PER_MS);
     let slow = this.#slow;
     if (slow === undefined || monotonicMs - this.#readMs >= FRESH_MS) {
-      slow = readSlow();
+      slow = this.#readSlow();
       this.#slow = slow;
       this.#readMs = monotonicMs;
     }
     const { hosts, machineId, generationId } = slow;
     return { wallMs, monotonicMs, hasAddress: hosts.has(host), machineId, generationId };
   }
-}
 
-function readSlow(): Slow {
-  const hosts = new Set(
-    Object.values(networkInterfaces()).flatMap((list) => list?.map(({ address }) => address) ?? []),
-  );
-  const generationId = GENERATION_FILES.map(readId).join("");
-  return { hosts, machineId: readId(MACHINE_ID_FILE), generationId };
+  #readSlow(): Slow {
+    const lists = Object.values(networkInterfaces());
+    const hosts = lists.flatMap((list) => list?.map(({ address }) => address) ?? []);
+    const generationId = this.#generationFiles.map(readId).join("");
+    return { hosts: new Set(hosts), machineId: readId(MACHINE_ID_FILE), generationId };
+  }
 }
 
 function readId(path: string): string {

@@ -1,4 +1,4 @@
-/** What this node has noticed of each member beside its state: round trips, clocks, blocked ways. */
+/** What this node has noticed of each member, beside its state. */
 import type { Member } from "../membership/member.ts";
 
 /** How a way to a member was the last time it was tried. */

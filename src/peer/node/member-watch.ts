@@ -1,4 +1,4 @@
-/** What the node notices of its members: round trips, clocks, blocked ways, twins; and its report. */
+/** What the node notices of its members: round trips, clocks, blocked ways, twins. */
 import type { Clock } from "../../base/clock.ts";
 import { DaemonError, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";

@@ -20,8 +20,8 @@ import type { Refusal } from "../transport/seal.ts";
 export const CONTENT = { membership: 1, tree: 2, greeting: 3 } as const;
 
 /**
- * An open packet of three bytes: 3:u8 keyId:u16. "I do not have the key that you seal with." Anybody
- * could say so, so it is a hint for operators and changes nothing.
+ * An open packet of three bytes: 3:u8 keyId:u16. "I do not have the key that you seal with."
+ * Anybody could say so: it is a hint for operators and changes nothing.
  */
 const NOTICE_KIND = 3;
 const NOTICE_BYTES = 3;

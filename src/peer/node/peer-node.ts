@@ -63,56 +63,60 @@ export interface PeerNodeStart {
   readonly logLevel: LogLevel;
   /** Of the opening only. */
   readonly signal: AbortSignal;
+  /** Another program than worker.js: for tests. */
+  readonly program?: URL;
 }
 
 /** Questions to the worker that wait for an answer; more are refused. */
 const CALLS_MAX = 4096;
 /** After the node has left the cluster (3 s at most) its thread ends within this, ms. */
 const STOP_MS_MAX = 5000;
+/** A thread that ended by itself is started again after this, ms; twice that the next time. */
+const RESTART_MS = 500;
+const RESTART_MS_MAX = 30_000;
+/** A thread that ran for so long, ms, is not held against the next. */
+const SOUND_MS = 60_000;
+const WORKER_PROGRAM = new URL("./worker.js", import.meta.url);
 
-/** A node in a worker thread of its own: a busy main thread does not make it look dead. */
+/**
+ * A node in a worker thread of its own: a busy main thread does not make it look dead. A thread
+ * that ends by itself (a defect, no memory) is started again and joins its trees anew; until then
+ * `self` and questions are `unavailable`, and there are no positions.
+ */
 export class WorkerPeerNode implements PeerNode {
-  readonly #worker: Worker;
   readonly #options: PeerNodeStart;
+  readonly #images = new Set<string>();
   readonly #positions = new Positions();
   readonly #calls = new Map<number, (outcome: Outcome<Answers[keyof Answers]>) => void>();
   readonly #streamCalls = new Map<number, AbortController>();
-  readonly #ended: Promise<void>;
+  #worker: Worker;
+  #ended: Promise<void>;
+  #restartMs = RESTART_MS;
+  #cancelRestart: () => void = () => undefined;
   #lastCall = 0;
   #self: PeerRef | undefined;
+  #hasStarted = false;
   #isStopping = false;
 
   /** Throws what LocalPeerNode.open throws. */
   static async start(options: PeerNodeStart): Promise<WorkerPeerNode> {
     throwIfAborted(options.signal);
-    const { config, logLevel } = options;
-    const start: WorkerStart = { config, logLevel };
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: start });
-    const node = new WorkerPeerNode(worker, options);
+    const node = new WorkerPeerNode(options);
     try {
       await raceAbort(node.#ready(), options.signal);
     } catch (error) {
-      await worker.terminate();
+      node.#isStopping = true;
+      node.#cancelRestart();
+      await node.#worker.terminate();
       throw error;
     }
     return node;
   }
 
-  private constructor(worker: Worker, options: PeerNodeStart) {
-    this.#worker = worker;
+  private constructor(options: PeerNodeStart) {
     this.#options = options;
-    this.#ended = new Promise((resolve) => {
-      worker.once("exit", () => {
-        this.#end();
-        resolve();
-      });
-    });
-    worker.on("message", (message: FromWorker) => {
-      this.#on(message);
-    });
-    worker.on("error", (error) => {
-      options.log.error("peer-worker", { err: error });
-    });
+    this.#worker = this.#spawn();
+    this.#ended = this.#whenEnded(this.#worker);
   }
 
   get self(): PeerRef {
@@ -120,16 +124,13 @@ export class WorkerPeerNode implements PeerNode {
     return this.#self;
   }
 
-  /** Resolves when the thread has ended, whatever the reason. */
-  get ended(): Promise<void> {
-    return this.#ended;
-  }
-
   join(image: string): void {
+    this.#images.add(image);
     this.#post({ kind: "join", image });
   }
 
   leave(image: string): void {
+    this.#images.delete(image);
     this.#post({ kind: "leave", image });
   }
 
@@ -177,6 +178,7 @@ export class WorkerPeerNode implements PeerNode {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#isStopping) {
       this.#isStopping = true;
+      this.#cancelRestart();
       this.#post({ kind: "stop" });
     }
     const stopTimer = systemClock.timer(STOP_MS_MAX, () => {
@@ -199,9 +201,46 @@ export class WorkerPeerNode implements PeerNode {
     });
   }
 
+  #spawn(): Worker {
+    const { config, logLevel, program, log } = this.#options;
+    const start: WorkerStart = { config, logLevel };
+    const worker = new Worker(program ?? WORKER_PROGRAM, { workerData: start });
+    worker.on("message", (message: FromWorker) => {
+      this.#on(message);
+    });
+    worker.on("error", (error) => {
+      log.error("peer-worker", { err: error });
+    });
+    return worker;
+  }
+
+  async #whenEnded(worker: Worker): Promise<void> {
+    const startMs = systemClock.nowMs();
+    await new Promise<void>((resolve) => {
+      worker.once("exit", () => {
+        resolve();
+      });
+    });
+    this.#end();
+    // A first start that fails is its caller's to know.
+    if (this.#isStopping || !this.#hasStarted) return;
+    if (systemClock.nowMs() - startMs >= SOUND_MS) this.#restartMs = RESTART_MS;
+    const delayMs = this.#restartMs;
+    this.#restartMs = Math.min(2 * delayMs, RESTART_MS_MAX);
+    this.#options.log.error("peer-worker-ended", { restartMs: delayMs });
+    this.#cancelRestart = systemClock.timer(delayMs, () => {
+      this.#worker = this.#spawn();
+      this.#ended = this.#whenEnded(this.#worker);
+    });
+  }
+
   #on(message: FromWorker): void {
     switch (message.kind) {
       case "ready":
+        this.#self = message.self;
+        this.#hasStarted = true;
+        for (const image of this.#images) this.#post({ kind: "join", image });
+        break;
       case "self":
         this.#self = message.self;
         break;
@@ -221,6 +260,8 @@ export class WorkerPeerNode implements PeerNode {
         this.#options.log[message.level](message.event, message.fields);
         break;
       case "failed":
+        this.#options.log.error("peer-worker-failed", { ...message.error });
+        break;
       case "stopped":
         break;
     }
@@ -279,6 +320,7 @@ export class WorkerPeerNode implements PeerNode {
   /** The thread is gone: nobody answers any more. */
   #end(): void {
     this.#self = undefined;
+    for (const image of this.#images) this.#positions.set(image, undefined);
     const error = { code: "unavailable", message: "the node's thread ended" } as const;
     for (const answer of [...this.#calls.values()]) answer({ error });
     for (const controller of this.#streamCalls.values()) {

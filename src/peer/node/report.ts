@@ -1,4 +1,4 @@
-/** What a node tells of its cluster, for `faasnet peers` and metrics; plain data, so that it can be posted. */
+/** What a node tells of its cluster, for `faasnet peers` and metrics: plain data, to be posted. */
 import type { Address, MemberState } from "../membership/member.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import type { DatagramCounters } from "../transport/datagram-socket.ts";

@@ -4,7 +4,7 @@
  *     10.0.0.1:7411, [fd00::1]:7411, 10.0.0.1     an address
  *     peers.example:7411, peers.example           a name: all its A and AAAA records
  *     _faasnet._udp.example                       a name: its SRV records, and their addresses
- *     /etc/faasnet/seeds                          a file with one entry (but no file) a line, # comments
+ *     /etc/faasnet/seeds                          a file with one of these a line, # comments
  *
  * Names are resolved and files read again and again: what is wrong with one entry does not keep the
  * others from being used, and an entry that fails keeps the addresses that it had.

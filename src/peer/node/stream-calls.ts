@@ -1,4 +1,4 @@
-/** Streams to other members: some at a time, each for a bounded time, none awaited by the protocol. */
+/** Streams to others: some at a time, each for a bounded time, none awaited by the protocol. */
 import { onAbort } from "../../base/abort.ts";
 import type { Clock } from "../../base/clock.ts";
 import { DaemonError } from "../../base/errors.ts";

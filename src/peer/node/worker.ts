@@ -1,4 +1,4 @@
-/** The node's worker thread: a LocalPeerNode, its streams and its log at the other end of a port. */
+/** The node's worker thread: a LocalPeerNode; its streams and its log are at a port's other end. */
 import { parentPort, workerData } from "node:worker_threads";
 import { systemClock } from "../../base/clock.ts";
 import { DaemonError, errorMessage } from "../../base/errors.ts";

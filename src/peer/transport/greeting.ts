@@ -1,5 +1,5 @@
 /**
- * Which boot is at which address. A packet can be sealed only for a boot that is known (seal.ts), so
+ * Which boot is at which address. A packet can be sealed only for a boot that is known (seal.ts):
  * the first one to a stranger waits here while a hello asks who is there; and when somebody who has
  * to answer is silent, a hello finds out whether it has been started again since. Pure: the caller
  * has the clock and the socket.

@@ -1,7 +1,8 @@
 /**
- * The cluster's own certificate authority, which whoever holds the cluster key can compute: its key
- * is Ed25519 (RFC 8032, RFC 8410) from HKDF of the cluster key. Certificates are valid for all time:
- * a fresh machine's clock may be wrong by years, and a key is taken back by rotating the cluster key.
+ * The cluster's own certificate authority, which whoever holds the cluster key can compute: its
+ * key is Ed25519 (RFC 8032, RFC 8410) from HKDF of the cluster key. Certificates are valid for all
+ * time: a fresh machine's clock may be wrong by years, and a key is taken back by rotating the
+ * cluster key.
  */
 import {
   createHash,

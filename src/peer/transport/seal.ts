@@ -5,9 +5,9 @@
  *     packet := kind:u8 keyId:u16 sender:16 counter:u64 sealed tag:16        (big-endian)
  *
  * AES-256-GCM under HKDF(cluster key, salt = the sender's boot id), nonce = the counter: no two
- * senders share a key, so no nonce is ever used twice (one cluster-wide key with random nonces would
- * pass NIST SP 800-38D's limit in days). Header and the receiver's boot id are authenticated beside:
- * a packet for an earlier boot, or for another member, opens nowhere.
+ * senders share a key, so no nonce is ever used twice (one cluster-wide key with random nonces
+ * would pass NIST SP 800-38D's limit in days). Header and the receiver's boot id are authenticated
+ * beside: a packet for an earlier boot, or for another member, opens nowhere.
  *
  * Who does not know the receiver's boot yet sends a packet of kind `hello`, made for nobody. It can
  * be replayed, so all that a hello may bring about is an answer that is no longer than itself.
@@ -30,8 +30,8 @@ const HEADER_BYTES = 1 + 2 + BOOT_BYTES + 8;
 /** Bytes of content that one packet holds. */
 export const CONTENT_BYTES_MAX = PACKET_BYTES_MAX - HEADER_BYTES - TAG_BYTES;
 /**
- * Senders whose counters are remembered, twice the members of the largest cluster. A sender that was
- * forgotten starts a new window: its old packets would be taken once more.
+ * Senders whose counters are remembered, twice the members of the largest cluster. A sender that
+ * was forgotten starts a new window: its old packets would be taken once more.
  */
 const SENDERS_MAX = 32_768;
 const COUNTER_MAX = 2n ** 64n - 1n;
@@ -78,7 +78,7 @@ export class Sealer {
     this.#counter = 0n;
   }
 
-  /** Other keys from now on. Counters go on: the key of a counter may be one that was used before. */
+  /** Other keys from now on. Counters go on: the next key may be one that was used before. */
   rotate(ring: KeyRing): void {
     this.#ring = ring;
     this.#sealKey = senderKey(ring.primary.secret, this.#boot);

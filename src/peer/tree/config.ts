@@ -63,8 +63,8 @@ const LAN: TreeConfig = {
   restMs: 60_000,
   convictionMs: 600_000,
   accusationsMax: 3,
-  registryBytesPerSecond: 1024 * 1024,
-  registryBurstBytes: 8 * 1024 * 1024,
+  registryBytesPerSecond: 512 * 1024,
+  registryBurstBytes: 4 * 1024 * 1024,
 };
 
 export const TREE_PRESETS = { lan: LAN } as const;

@@ -28,7 +28,9 @@ export class FunctionTree {
   readonly #zones = new Map<string, string[]>();
   readonly #places = new Map<string, Place>();
 
-  /** A tree of these members, zone by zone, each in the order of its slots; repeats are left out. */
+  /**
+   * A tree of these members, zone by zone, each in the order of its slots; repeats are left out.
+   */
   static of(zones: Iterable<readonly [zone: string, ids: readonly string[]]>): FunctionTree {
     const tree = new FunctionTree();
     for (const [zone, ids] of zones) {

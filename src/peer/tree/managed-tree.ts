@@ -1,5 +1,6 @@
 /**
- * One image's tree as its manager, or the manager's deputy, keeps it: the members' records, the shape,
+ * One image's tree as its manager, or the manager's deputy, keeps it: the members' records, the
+ * shape,
  * the epoch, and everybody's position in it.
  */
 import type { PeerRef } from "../peer-ref.ts";

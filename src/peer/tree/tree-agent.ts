@@ -15,7 +15,7 @@ import type { TreeConfig } from "./config.ts";
 import { TreeContext } from "./context.ts";
 import type { Position, TreeEffect, TreeInput } from "./effects.ts";
 import { SEATS_MAX } from "./limits.ts";
-import { TreeManager } from "./manager.ts";
+import { TreeManager } from "./tree-manager.ts";
 import type { PingMessage, PongMessage, TreeMessage } from "./messages.ts";
 import type { TreeMember } from "./ranking.ts";
 import { reportOf } from "./report.ts";

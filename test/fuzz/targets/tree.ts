@@ -37,7 +37,9 @@ function freshAgent(): TreeAgent {
   return agent;
 }
 
-/** The input is a sequence of messages, each with its length before it, to a member that manages. */
+/**
+ * The input is a sequence of messages, each with its length before it, to a member that manages.
+ */
 const TREE_AGENT: FuzzTarget = {
   name: "tree-agent",
   inputBytesMax: 8192,

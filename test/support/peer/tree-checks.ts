@@ -20,7 +20,9 @@ export function rootsOf(sim: TreeSim, image: string): readonly string[] {
     .map(({ ref }) => ref.id);
 }
 
-/** Members whose request, passed on from parent to parent, would come back to one that passed it. */
+/**
+ * Members whose request, passed on from parent to parent, would come back to one that passed it.
+ */
 export function loopsOf(sim: TreeSim, image: string): readonly string[] {
   const loops: string[] = [];
   for (const { ref } of membersOf(sim, image)) {

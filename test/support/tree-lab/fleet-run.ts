@@ -1,15 +1,22 @@
 /** One image started on many nodes at once, and what it cost: the measurement of the tree. */
+import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { AccessEntry, ImageWork } from "../lab/index.ts";
 import { idleShare, machineTime, processSeconds } from "./cpu.ts";
 import type { TreeLab } from "./tree-lab.ts";
-import type { TreeNode } from "./tree-node.ts";
+import { untilServing } from "./faults.ts";
+import type { NodeMount, TreeNode } from "./tree-node.ts";
+
+/** The end of a node's log, shown when its image cannot be mounted. */
+const LOG_LINES = 40;
 
 export interface FleetRunOptions {
   readonly nodes: readonly TreeNode[];
   readonly work: ImageWork;
   /** The nodes start evenly spread over so long (default: all at the same moment). */
   readonly spreadMs?: number;
+  /** Image services are killed meanwhile: a call that was cut is made again, as containerd's is. */
+  readonly serversDie?: boolean;
 }
 
 export interface RegistryUse {
@@ -53,7 +60,7 @@ export function registryUse(entries: readonly AccessEntry[]): RegistryUse {
 
 /** Runs the work's container on every node to its end; its output must be right on all. */
 export async function runFleet(tree: TreeLab, options: FleetRunOptions): Promise<FleetRun> {
-  const { nodes, work, spreadMs = 0 } = options;
+  const { nodes, work, spreadMs = 0, serversDie = false } = options;
   const { registry } = tree;
   const mark = await registry.mark();
   const roles = await Promise.all(nodes.map(async (node) => [...(await node.roles()).values()]));
@@ -64,7 +71,7 @@ export async function runFleet(tree: TreeLab, options: FleetRunOptions): Promise
   const times = await Promise.all(
     nodes.map(async (node, index) => {
       await sleep((spreadMs * index) / Math.max(1, nodes.length - 1));
-      return startOne(tree, node, work);
+      return startOne(tree, node, work, serversDie);
     }),
   );
   const machineAfter = await machineTime();
@@ -92,9 +99,10 @@ async function startOne(
   tree: TreeLab,
   node: TreeNode,
   work: ImageWork,
+  serversDie: boolean,
 ): Promise<{ readonly mountedMs: number; readonly readyMs: number; readonly readyAtMs: number }> {
   const startedMs = performance.now();
-  const mount = await node.mount(work.image, tree.registry.reference(work.image));
+  const mount = await mountOn(tree, node, work, serversDie);
   const mountedAtMs = performance.now();
   const ran = await node.run(mount, work.command, { timeoutMs: 300_000 });
   if (ran.status !== 0 || !work.prints.test(ran.stdout)) {
@@ -104,4 +112,22 @@ async function startOne(
   const firstMs = (ran.firstOutputSeconds ?? ran.seconds) * 1000;
   const readyAtMs = performance.now() - ran.seconds * 1000 + firstMs;
   return { mountedMs: mountedAtMs - startedMs, readyMs: readyAtMs - startedMs, readyAtMs };
+}
+
+async function mountOn(
+  tree: TreeLab,
+  node: TreeNode,
+  { image }: ImageWork,
+  serversDie: boolean,
+): Promise<NodeMount> {
+  const reference = tree.registry.reference(image);
+  try {
+    return await node.mount(image, reference);
+  } catch (error) {
+    const log = (await readFile(node.logFile, "utf8")).split("\n").slice(-LOG_LINES).join("\n");
+    if (!serversDie)
+      throw new Error(`${image} on ${node.name}; its log:\n${log}`, { cause: error });
+    await untilServing(node);
+    return node.mount(image, reference);
+  }
 }

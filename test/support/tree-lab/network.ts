@@ -1,6 +1,7 @@
 /**
  * A private network: each node and the registry in a network namespace of its own, on one bridge in
- * a namespace between them. No route leaves it, and nothing of the machine's own network is touched.
+ * a namespace between them. No route leaves it, and nothing of the machine's own network is
+ * touched.
  */
 import { readdir } from "node:fs/promises";
 import { run, type Lab } from "../lab/index.ts";
@@ -154,7 +155,9 @@ export class NodeNetwork implements AsyncDisposable {
     await this.#apply();
   }
 
-  /** The nodes of `side` and all other nodes hear nothing of each other; both reach the registry. */
+  /**
+   * The nodes of `side` and all other nodes hear nothing of each other; both reach the registry.
+   */
   async partition(side: readonly number[]): Promise<void> {
     const here = side.map((index) => this.#node(index));
     const there = this.nodes.filter((host) => !here.includes(host));

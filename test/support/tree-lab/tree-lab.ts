@@ -13,6 +13,7 @@ import {
   type LabImageName,
   type MountMode,
 } from "../lab/index.ts";
+import type { TreeReport } from "../../../src/daemon/index.ts";
 import { NodeNetwork, type NetworkOptions } from "./network.ts";
 import { ShapedRegistry } from "./shaped-registry.ts";
 import { TreeNode, gossipAddress, type NodeOptions } from "./tree-node.ts";
@@ -105,6 +106,28 @@ export class TreeLab {
         { timeoutMs: MEMBERS_TIMEOUT_MS, everyMs: 200 },
       );
     }
+  }
+
+  /**
+   * The image's tree as its manager has it, once it has all running nodes as members. For one image
+   * at a time.
+   */
+  async untilWhole(): Promise<TreeReport> {
+    const running = this.nodes.filter((node) => node.isRunning);
+    let found: TreeReport | undefined;
+    await eventually(
+      `a tree of ${running.length} members`,
+      async () => {
+        for (const node of running) {
+          const whole = (await node.trees()).trees.find(({ isWhole }) => isWhole);
+          if (whole?.members.length === running.length) found = whole;
+        }
+        return found !== undefined;
+      },
+      { timeoutMs: MEMBERS_TIMEOUT_MS, everyMs: 200 },
+    );
+    if (found === undefined) throw new Error("no tree");
+    return found;
   }
 
   /** The maps of an image on these nodes, before they start: made once, by the first of them. */

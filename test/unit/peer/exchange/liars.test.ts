@@ -48,7 +48,10 @@ describe("a parent that is not honest", () => {
 
   const lies: readonly (readonly [string, readonly Buffer[]])[] = [
     ["more than the block", [HEAD, BODY, encodeFrame(FRAME.data, Buffer.alloc(1))]],
-    ["an end that is too early", [HEAD, encodeFrame(FRAME.data, Buffer.alloc(9)), END]],
+    [
+      "an end that is too early",
+      [HEAD, encodeFrame(FRAME.data, bytesOfBlock(2).subarray(0, 9)), END],
+    ],
     ["another block", [encodeFrame(FRAME.block, indexPayload(3, BLOCK_BYTES)), BODY]],
     ["another length", [encodeFrame(FRAME.block, indexPayload(2, 5))]],
     ["data without a head", [BODY]],

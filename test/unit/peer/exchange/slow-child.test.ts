@@ -10,7 +10,7 @@ import { Identity } from "../../../../src/peer/transport/identity.ts";
 import { BLOB_DIGEST, EPOCH, IMAGE, LAYER, RING, SimNode } from "./sim-node.ts";
 
 const MIB = 1024 * 1024;
-const BYTES = 40 * MIB;
+const BYTES = 24 * MIB;
 const PIECE_BYTES = MIB / 4;
 
 describe("a child that does not read", () => {

@@ -16,7 +16,7 @@ describe("Findings", () => {
     findings.note("clock-skew", "a", "2 s", 1000);
     const expected = { kind: "clock-skew", who: "a", detail: "2 s", count: 2, ageMs: 500 };
     assert.deepEqual(findings.list(1500), [expected]);
-    assert.deepEqual(lines, ["peer-clock-skew"]);
+    assert.deepEqual(lines, ["peer-finding"]);
     assert.deepEqual(findings.list(400_000), []);
     findings.note("clock-skew", "a", "3 s", 400_000);
     assert.equal(lines.length, 2);

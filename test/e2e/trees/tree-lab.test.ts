@@ -1,4 +1,7 @@
-/** The lab of many nodes does to them what it says, and leaves nothing: else its tests prove little. */
+/**
+ * The lab of many nodes does to them what it says, and leaves nothing: else its tests prove
+ * little.
+ */
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
@@ -285,11 +288,15 @@ describe("The lab of many nodes", function () {
   });
 
   it("has a server that lies when it is told to", async () => {
-    const file = lab.path("lie");
+    const [file, key, certificate] = ["lie", "key", "cert"].map((name) => lab.path(name));
+    const make = ["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=lab"];
+    await run("openssl", [...make, "-keyout", key ?? "", "-out", certificate ?? ""]);
     const serve = [
-      'import { createServer } from "node:http";',
+      'import { createServer } from "node:https";',
+      'import { readFileSync } from "node:fs";',
+      `const [key, cert] = ["${key ?? ""}", "${certificate ?? ""}"].map((path) => readFileSync(path));`,
       "const data = Buffer.alloc(65536, 7);",
-      "const server = createServer((_, answer) => answer.end(data));",
+      "const server = createServer({ key, cert }, (_, answer) => answer.end(data));",
       'server.listen(0, "127.0.0.1", () => console.log(server.address().port));',
     ].join("\n");
     const preload = new URL("../../support/tree-lab/lying-server.js", import.meta.url).href;
@@ -302,13 +309,15 @@ describe("The lab of many nodes", function () {
     });
     child.stdin.end(serve);
     const [port] = (await once(child.stdout, "data")) as [Buffer];
+    const url = `https://127.0.0.1:${port.toString().trim()}/`;
     const wrong = async (): Promise<number> => {
-      const answer = await fetch(`http://127.0.0.1:${port.toString().trim()}/`);
-      return new Uint8Array(await answer.arrayBuffer()).filter((byte) => byte !== 7).length;
+      const { stdoutBytes } = await run("curl", ["-skf", url]);
+      assert.equal(stdoutBytes.length, 65_536);
+      return stdoutBytes.filter((byte) => byte !== 7).length;
     };
     assert.equal(await wrong(), 0);
 
-    await writeFile(file, "");
+    await writeFile(file ?? "", "");
 
     assert.equal(await wrong(), 1);
   });

@@ -1,5 +1,6 @@
 /**
- * Nodes that cannot work together say why: `faasnet peers` names the reason, on both sides. And what
+ * Nodes that cannot work together say why: `faasnet peers` names the reason, on both sides. And
+ * what
  * others get from a node's caches: everything with the key or over loopback, nothing without.
  */
 import assert from "node:assert/strict";

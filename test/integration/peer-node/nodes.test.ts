@@ -3,15 +3,15 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { systemClock } from "../../../../src/base/clock.ts";
-import type { Clock } from "../../../../src/base/clock.ts";
-import { DaemonError } from "../../../../src/base/errors.ts";
-import { silentLogger } from "../../../../src/base/log.ts";
-import { decodeView, MEMBERSHIP_PRESETS } from "../../../../src/peer/membership/index.ts";
-import { PEER_NODE_DEFAULTS, WorkerPeerNode } from "../../../../src/peer/node/index.ts";
-import type { PeerNode, PeerNodeConfig, Streams } from "../../../../src/peer/node/index.ts";
-import { makeTree } from "../../../../src/peer/node/tree-port.ts";
-import { FLEET_KEY, NodeFleet, textOf } from "../../../support/peer/node-fleet.ts";
+import { systemClock } from "../../../src/base/clock.ts";
+import type { Clock } from "../../../src/base/clock.ts";
+import { DaemonError } from "../../../src/base/errors.ts";
+import { silentLogger } from "../../../src/base/log.ts";
+import { decodeView, MEMBERSHIP_PRESETS } from "../../../src/peer/membership/index.ts";
+import { noStreams, PEER_NODE_DEFAULTS, WorkerPeerNode } from "../../../src/peer/node/index.ts";
+import type { PeerNode, PeerNodeConfig, Streams } from "../../../src/peer/node/index.ts";
+import { makeTree } from "../../../src/peer/node/tree-port.ts";
+import { FLEET_KEY, NodeFleet, textOf } from "../../support/peer/node-fleet.ts";
 
 const { signal } = new AbortController();
 const membership = MEMBERSHIP_PRESETS.local;
@@ -167,6 +167,31 @@ describe("A node in a worker", () => {
     await worker[Symbol.asyncDispose]();
     await assert.rejects(worker.members(), /not running/);
     assert.throws(() => worker.self, /not running/);
+  });
+
+  it("that ends by itself is started again, and joins its trees anew", async () => {
+    const config: PeerNodeConfig = {
+      ...PEER_NODE_DEFAULTS,
+      ...{ id: "a", bind: { host: "127.0.0.1", port: 0 }, keys: { secrets: [FLEET_KEY] } },
+    };
+    const events: string[] = [];
+    const log = { ...silentLogger, error: (event: string) => events.push(event) };
+    const program = new URL("../../support/peer/crashing-worker.js", import.meta.url);
+    await using node = await WorkerPeerNode.start({
+      ...{ config, streams: noStreams, log, logLevel: "warn", signal, program },
+    });
+    let joined = 0;
+    node.onPosition(() => (joined += 1));
+    node.join(IMAGE);
+    await until(() => joined === 1, "not joined");
+    const asked = node.members();
+    node.held(IMAGE, 1);
+    await assert.rejects(asked, /thread ended/);
+    assert.throws(() => node.self, /not running/);
+    assert.equal(joined, 2, "the position is gone");
+    await until(() => joined === 3, "not joined again");
+    assert.equal(node.self.id, "a");
+    assert.deepEqual(events, ["peer-worker", "peer-worker-ended"]);
   });
 
   it("says why it does not start", async () => {

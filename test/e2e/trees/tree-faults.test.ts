@@ -1,5 +1,6 @@
 /**
- * What goes wrong in a function tree while blocks flow: every read of every container ends with right
+ * What goes wrong in a function tree while blocks flow: every read of every container ends with
+ * right
  * bytes, soon, and the registry is not asked for more. A reader in each container tells how long
  * each of its reads took; the same readers without a fault are the measure.
  */
@@ -74,7 +75,11 @@ describe("A function tree in which something goes wrong", function () {
     list = await writeFileList(lab, oracle, choice);
     reader = await readerProgram();
     await tree.makeMaps(IMAGE);
-    quiet = await read(async () => undefined);
+    const runs = [await read(async () => undefined), await read(async () => undefined)];
+    // Read-ahead and reads meet in another order each time: W differs by some percent.
+    const [first, second] = runs.sort((one, other) => other.registryBytes - one.registryBytes);
+    assert.ok(first !== undefined && second !== undefined);
+    quiet = { ...first, maxMs: Math.min(first.maxMs, second.maxMs) };
   });
 
   after(async () => {
@@ -86,31 +91,30 @@ describe("A function tree in which something goes wrong", function () {
     await tree.network.shapeRegistry("1gbit");
     tree.registry.resume();
     await stopAll();
+    for (const node of tree.nodes) node.configure({ env: {} });
   });
 
   async function stopAll(): Promise<void> {
     await Promise.all(
       tree.nodes.map(async (node) => {
         if (node.isRunning) await node.stop();
-        node.configure({ env: {} });
       }),
     );
   }
 
   async function places(): Promise<Places> {
-    const [known] = (await tree.node(0).trees()).trees;
-    const named = (name: string | null | undefined): TreeNode => {
+    const whole = await tree.untilWhole();
+    const named = (name: string | undefined): TreeNode => {
       const node = tree.nodes.find((each) => each.name === name);
       assert.ok(node !== undefined, `no node ${name ?? ""}`);
       return node;
     };
-    const manager = named(known?.epoch.manager);
-    const [whole] = (await manager.trees()).trees;
-    const fed = new Set(whole?.members.map(({ parent }) => parent));
-    const interior = whole?.members.find(
+    const manager = named(whole.epoch.manager);
+    const fed = new Set(whole.members.map(({ parent }) => parent));
+    const interior = whole.members.find(
       ({ name, parent }) => parent === whole.root && fed.has(name) && name !== manager.name,
     );
-    return { root: named(whole?.root), manager, interior: named(interior?.name) };
+    return { root: named(whole.root), manager, interior: named(interior?.name) };
   }
 
   /**
@@ -120,10 +124,8 @@ describe("A function tree in which something goes wrong", function () {
   async function read(
     fault: (at: Places) => Promise<readonly TreeNode[] | undefined>,
   ): Promise<Outcome> {
-    for (const node of tree.nodes) {
-      if (node.isRunning) await node.stop();
-      await node.wipeCache();
-    }
+    await stopAll();
+    await Promise.all(tree.nodes.map(async (node) => node.wipeCache()));
     await tree.start();
     await tree.untilMembers();
     const reference = tree.registry.reference(IMAGE);

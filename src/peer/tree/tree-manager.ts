@@ -88,7 +88,10 @@ export class TreeManager {
     if (office !== undefined) this.#take(office, report, nowMs);
   }
 
-  /** A late heartbeat of an earlier boot. A start that membership has not told yet comes as a join. */
+  /**
+   * A late heartbeat of an earlier boot. A start that membership has not told yet comes as a
+   * join.
+   */
   #isOutdated({ id, boot }: Contact, office: Office | undefined): boolean {
     const known = this.#context.ranking.get(id);
     if (known === undefined || !isPresent(known) || known.boot === boot) return false;
