@@ -23,11 +23,20 @@ import type { TreeImages } from "./tree-images.ts";
  * may
  * have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone.
  */
-export const JOIN_MS_MAX = 5000;
+export const JOIN_MS_MAX = 15_000;
+
+/**
+ * After a move in the tree: whoever is above us now may just learn it too, and is asked again
+ * before
+ * the registry is.
+ */
+export const MOVED_MS = 2000;
 
 export interface LayerSourceParts {
   readonly images: Pick<TreeImages, "imagesWith" | "joinedMs">;
   readonly position: (image: string) => TreePosition | undefined;
+  /** When this node got another parent or root, local clock, ms; -Infinity: never. */
+  readonly movedMs: (image: string) => number;
   readonly tokens: Pick<RegistryTokens, "readiness" | "spend">;
   readonly clock: Clock;
 }
@@ -142,7 +151,11 @@ export class GuardedSource implements BlockSource {
   readiness(priority: FetchPriority): SourceReadiness {
     const standing = standingOf(this.#layerId, this.#parts);
     if (standing.kind === "joining") return { untilMs: standing.untilMs };
-    if (standing.kind === "member") return this.#parts.tokens.readiness(standing.image);
+    if (standing.kind === "member") {
+      const { tokens, movedMs, clock } = this.#parts;
+      const untilMs = movedMs(standing.image) + MOVED_MS;
+      return untilMs > clock.nowMs() ? { untilMs } : tokens.readiness(standing.image);
+    }
     return this.#inner.readiness?.(priority) ?? "ready";
   }
 

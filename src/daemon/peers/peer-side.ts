@@ -19,6 +19,7 @@ import { OrderFollower } from "./order-follower.ts";
 import { openPeerParts } from "./peer-parts.ts";
 import type { PeerParts, PeerSideParts } from "./peer-parts.ts";
 import { RegistryTokens } from "./registry-tokens.ts";
+import { TreeMoves } from "./tree-moves.ts";
 import type { TreeImages } from "./tree-images.ts";
 
 /** Between two reports of what is held. */
@@ -90,7 +91,17 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
     scope.defer(() => {
       tokens[Symbol.dispose]();
     });
-    this.#sourceParts = { images, position: (image) => node.position(image), tokens, clock };
+    const moves = new TreeMoves(clock);
+    scope.defer(
+      node.onPosition((image, position) => {
+        moves.note(image, position);
+      }),
+    );
+    this.#sourceParts = {
+      ...{ images, tokens, clock },
+      position: (image) => node.position(image),
+      movedMs: (image) => moves.lastMs(image),
+    };
   }
 
   get node(): PeerNode {

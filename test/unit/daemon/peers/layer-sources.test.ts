@@ -6,9 +6,11 @@ import type { BlobRun, BlockSource, SourceReadiness } from "../../../../src/bloc
 import {
   GuardedSource,
   JOIN_MS_MAX,
+  MOVED_MS,
   TreesSource,
 } from "../../../../src/daemon/peers/layer-sources.ts";
 import type { LayerSourceParts } from "../../../../src/daemon/peers/layer-sources.ts";
+import { TreeMoves } from "../../../../src/daemon/peers/tree-moves.ts";
 import { parseDigest } from "../../../../src/oci/index.ts";
 import type { Digest } from "../../../../src/oci/index.ts";
 import type { TreePosition, TreeSource } from "../../../../src/peer/index.ts";
@@ -47,6 +49,7 @@ class Standing {
   readonly joined = new Map<Digest, number>();
   readonly positions = new Map<string, TreePosition>();
   tokens: SourceReadiness = "skip";
+  movedMs = -Infinity;
   readonly spent: number[] = [];
 
   get parts(): LayerSourceParts {
@@ -56,6 +59,7 @@ class Standing {
         joinedMs: (image) => this.joined.get(image as Digest),
       },
       position: (image) => this.positions.get(image),
+      movedMs: () => this.movedMs,
       tokens: {
         readiness: () => this.tokens,
         spend: (_image, bytes) => this.spent.push(bytes),
@@ -148,6 +152,35 @@ describe("a layer's sources among peers", () => {
     standing.positions.set(IMAGE, positionOf(true));
     await guarded.fetch(run, { signal: never, priority: 0 });
     assert.deepEqual(standing.spent, [30], "the root needs no token");
+  });
+
+  it("give the tree time after a move before a member asks for a token", () => {
+    const standing = new Standing();
+    standing.joined.set(IMAGE, 0);
+    standing.positions.set(IMAGE, positionOf(false));
+    standing.tokens = "ready";
+    standing.movedMs = standing.clock.nowMs() - 1;
+    const [trees, guarded] = sourcesOf(standing, whole);
+
+    assert.equal(trees.readiness(), "ready");
+    assert.deepEqual(guarded.readiness(0), { untilMs: standing.movedMs + MOVED_MS });
+    standing.movedMs = standing.clock.nowMs() - MOVED_MS;
+    assert.equal(guarded.readiness(0), "ready");
+  });
+
+  it("notes moves: another parent or root, not each word of the manager", async () => {
+    const clock = new FakeClock();
+    const moves = new TreeMoves(clock);
+    assert.equal(moves.lastMs(IMAGE), -Infinity);
+    moves.note(IMAGE, positionOf(false));
+    const firstMs = clock.nowMs();
+    await clock.advance(10);
+    moves.note(IMAGE, { ...positionOf(false), epoch: { counter: 2, manager: "n1" } });
+    assert.equal(moves.lastMs(IMAGE), firstMs);
+    moves.note(IMAGE, positionOf(true));
+    assert.equal(moves.lastMs(IMAGE), clock.nowMs());
+    moves.note(IMAGE, undefined);
+    assert.equal(moves.lastMs(IMAGE), -Infinity);
   });
 
   it("blame nobody for a block that no member above has, at once or half-way", async () => {
