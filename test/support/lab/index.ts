@@ -78,6 +78,7 @@ export {
   type TreeField,
   type TreeManifest,
 } from "./tree.ts";
+export { unclampedTree } from "./unclamped-tree.ts";
 export {
   FaasnetDaemon,
   SNAPSHOTTER,
