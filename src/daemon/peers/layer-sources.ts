@@ -23,7 +23,7 @@ import type { TreeImages } from "./tree-images.ts";
  * may
  * have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone.
  */
-export const JOIN_MS_MAX = 15_000;
+export const JOIN_MS_MAX = 5000;
 
 /**
  * After a move in the tree: whoever is above us now may just learn it too, and is asked again

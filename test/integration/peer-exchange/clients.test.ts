@@ -77,7 +77,7 @@ const DOCUMENTS: DocumentProvider = {
     if (bytes === undefined) return undefined;
     return {
       size: bytes.length,
-      async *read ({ start, end }) {
+      async *read({ start, end }) {
         yield bytes.subarray(start, end);
       },
     };
@@ -113,7 +113,7 @@ describe("a node as a mirror", () => {
       positions: () => undefined,
       blocks: { open: nothing },
       maps: { open: nothing },
-      orders: { async *since () {} },
+      orders: { async *since() {} },
       views: nothing,
       documents: DOCUMENTS,
       waits: new WaitBook(),
