@@ -4,14 +4,13 @@
  *
  *     node dist/bench/tree-joins.js [--quick] [--rate JOINS] [--beats HEARTBEATS] [--seconds N]
  *
- * The manager (socket, seal, codec, TreeAgent) is a process of its own; this one plays the members.
- * Open loop: packets are sent by the clock, whether or not answers come; a join's latency runs from
- * when it was due to its answer. Trees hold 1,000 members, then the next image begins. Packets are
- * sealed before the clock starts, so that the load costs little more than sending. The manager's
- * share
- * of a core is measured beside: joins per second and core are what it does with a whole one. A
- * packet
- * that the kernel drops is counted as not answered; a member would ask again after 200 ms.
+ * The manager (socket, seal, codec, TreeAgent) is a process of its own; this one plays the
+ * members. Open loop: packets are sent by the clock, whether or not answers come; a join's latency
+ * runs from when it was due to its answer. Trees hold 1,000 members, then the next image begins.
+ * Packets are sealed before the clock starts, so that the load costs little more than sending. The
+ * manager's share of a core is measured beside: joins per second and core are what it does with a
+ * whole one. A packet that the kernel drops is counted as not answered; a member would ask again
+ * after 200 ms.
  */
 import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";

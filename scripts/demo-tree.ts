@@ -1,9 +1,7 @@
 /**
  * The demonstration of many nodes: N real daemons, each in its own network namespace, start the
- * same
- * container; the closing table sets the registry's egress beside one node's alone.
- * docs/tree-demo.md
- * has what it showed.
+ * same container; the closing table sets the registry's egress beside one node's alone.
+ * docs/tree-demo.md has what it showed.
  */
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";

@@ -1,28 +1,11 @@
 /**
  * What `faasnet peers` and `faasnet tree` are answered (Image.Peers, Image.Trees and Image.Mirror
- * of
- * proto/control.proto, as JSON). Types only; the command line's parsers are
- * src/cli/peer-reports.ts.
- * A field may be added but never change its meaning.
+ * of proto/control.proto, as JSON). Types only; the command line's parsers are
+ * src/cli/peer-reports.ts. A field may be added but never change its meaning.
  */
 
-/**
- * What keeps members apart, as this side sees it; the same names as in the log and in docs/peers.md
- * (src/peer/node/findings.ts). A newer daemon may know more.
- */
-export type PeerProblemKind =
-  | "wrong-key"
-  | "key-unknown-there"
-  | "duplicate-name"
-  | "clock-skew"
-  | "udp-blocked"
-  | "tcp-blocked"
-  | "seed-silent"
-  | "seed-unresolved"
-  | "other-version"
-  | "key-file"
-  | "cloned"
-  | "members-full";
+/** What keeps members apart, as this side sees it; docs/peers.md says what to do about each. */
+export type { FindingKind as PeerProblemKind } from "../peer/index.ts";
 
 export type MemberState = "alive" | "suspect" | "dead" | "left";
 

@@ -20,7 +20,7 @@ export type {
 } from "./exchange/index.ts";
 export { MEMBERSHIP_PRESETS } from "./membership/index.ts";
 export { hostPort, PEER_NODE_DEFAULTS, readKeyFile, WorkerPeerNode } from "./node/index.ts";
-export type { MembersReport, PeerNode } from "./node/index.ts";
+export type { FindingKind, MembersReport, PeerNode } from "./node/index.ts";
 export type { PeerRef } from "./peer-ref.ts";
 export { Identity } from "./transport/identity.ts";
 export type { KeyRing } from "./transport/key-ring.ts";

@@ -20,15 +20,13 @@ import type { TreeImages } from "./tree-images.ts";
 
 /**
  * For the first position in a tree; then the registry is read as by a node alone. A manager that
- * may
- * have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone.
+ * may have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone.
  */
 export const JOIN_MS_MAX = 5000;
 
 /**
  * After a move in the tree: whoever is above us now may just learn it too, and is asked again
- * before
- * the registry is.
+ * before the registry is.
  */
 export const MOVED_MS = 2000;
 

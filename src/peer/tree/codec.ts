@@ -4,9 +4,9 @@
  *     message := version:u8 oldest:u8 kind:u8 body
  *
  * `version` is the one that the body is written in, `oldest` the oldest whose readers understand
- * it:
- * a newer version only appends to a body, and an older reader ignores what it does not know. So two
- * adjacent versions work together. All numbers are big-endian; docs/formats/tree.md has the bodies.
+ * it: a newer version only appends to a body, and an older reader ignores what it does not know.
+ * So two adjacent versions work together. All numbers are big-endian; docs/formats/tree.md has the
+ * bodies.
  */
 import { DaemonError } from "../../base/errors.ts";
 import type {

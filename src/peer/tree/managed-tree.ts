@@ -1,7 +1,6 @@
 /**
  * One image's tree as its manager, or the manager's deputy, keeps it: the members' records, the
- * shape,
- * the epoch, and everybody's position in it.
+ * shape, the epoch, and everybody's position in it.
  */
 import type { PeerRef } from "../peer-ref.ts";
 import type { TreeConfig } from "./config.ts";

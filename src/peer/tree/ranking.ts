@@ -1,8 +1,7 @@
 /**
  * Who manages which image's tree: the member with the highest rendezvous hash among those that are
  * settled. Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates"
- * (1998).
- * A member that comes or goes moves only the trees that it wins.
+ * (1998). A member that comes or goes moves only the trees that it wins.
  */
 import { isPresent } from "../membership/index.ts";
 import type { MemberState } from "../membership/index.ts";

@@ -1,9 +1,8 @@
 /**
- * How a tree's manager changes. The highest ranked member manages and the next stands in for it, by
- * hearing the same reports. A deputy takes over when the manager is silent; a manager that is
- * ranked
- * below its deputy hands over when that has heard everybody. Two managers (views differed, or the
- * network was cut) become one: the larger tree goes on, whose members the others then join.
+ * How a tree's manager changes. The highest ranked member manages and the next stands in for it,
+ * by hearing the same reports. A deputy takes over when the manager is silent; a manager that is
+ * ranked below its deputy hands over when that has heard everybody. Two managers (views differed,
+ * or the network was cut) become one: the larger tree goes on, whose members the others then join.
  */
 import type { TreeContext } from "./context.ts";
 import { gatherMs, GATHERS_MAX } from "./config.ts";

@@ -14,8 +14,7 @@ export class TokenBucket {
 
   /**
    * 0: taken. Else in how many ms it may be asked again. What is larger than the burst is given
-   * when
-   * the bucket is full, and leaves it in debt: else it would never be given.
+   * when the bucket is full, and leaves it in debt: else it would never be given.
    */
   take(count: number, nowMs: number): number {
     this.#left = Math.min(

@@ -1,8 +1,7 @@
 /**
  * A few real nodes pull as one, with and without maps. The witness is the registry's own access
- * log;
- * the bounds leave room for a busy machine: four nodes without a tree take four times as much. The
- * exact bounds, larger fleets, and all that can go wrong between nodes: scripts/trees.
+ * log; the bounds leave room for a busy machine: four nodes without a tree take four times as
+ * much. The exact bounds, larger fleets, and all that can go wrong between nodes: scripts/trees.
  */
 import assert from "node:assert/strict";
 import { Lab, labImage, needs, type ImageWork } from "../../support/lab/index.ts";

@@ -8,7 +8,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { workOf, Lab, labImage, needs, type ImageWork } from "../../support/lab/index.ts";
 import {
   TreeLab,
-  hasPeerSection,
   killServer,
   runFleet,
   untilServing,
@@ -43,10 +42,6 @@ describe(`${NODES} nodes that start the same container`, function () {
   before(async function () {
     const images = [IMAGE] as const;
     needs(this, { root: true, fuse: true, program: true, commands: COMMANDS, images });
-    if (!(await hasPeerSection())) {
-      process.stderr.write("    skipped, missing: [peer] in this build's configuration\n");
-      this.skip();
-    }
     lab = await Lab.create();
     tree = await TreeLab.create(lab, { nodes: NODES });
     const first = tree.node(0);

@@ -1,8 +1,7 @@
 /**
  * What goes wrong in a function tree while blocks flow: every read of every container ends with
- * right
- * bytes, soon, and the registry is not asked for more. A reader in each container tells how long
- * each of its reads took; the same readers without a fault are the measure.
+ * right bytes, soon, and the registry is not asked for more. A reader in each container tells how
+ * long each of its reads took; the same readers without a fault are the measure.
  */
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,7 +9,6 @@ import { Lab, Registry, expectedTree, needs } from "../../support/lab/index.ts";
 import {
   TreeLab,
   freeze,
-  hasPeerSection,
   idleShare,
   killNode,
   killServer,
@@ -64,10 +62,6 @@ describe("A function tree in which something goes wrong", function () {
   before(async function () {
     const images = [IMAGE] as const;
     needs(this, { root: true, fuse: true, program: true, commands: COMMANDS, images });
-    if (!(await hasPeerSection())) {
-      process.stderr.write("    skipped, missing: [peer] in this build's configuration\n");
-      this.skip();
-    }
     lab = await Lab.create();
     tree = await TreeLab.create(lab, { nodes: NODES });
     const oracle = await expectedTree(lab, await Registry.start(lab), IMAGE);

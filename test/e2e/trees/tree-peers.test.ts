@@ -1,7 +1,6 @@
 /**
  * Nodes that cannot work together say why: `faasnet peers` names the reason, on both sides. And
- * what
- * others get from a node's caches: everything with the key or over loopback, nothing without.
+ * what others get from a node's caches: everything with the key or over loopback, nothing without.
  */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -9,7 +8,6 @@ import { readFile, writeFile } from "node:fs/promises";
 import { Lab, eventually, labImage, needs, run, type RunResult } from "../../support/lab/index.ts";
 import {
   TreeLab,
-  hasPeerSection,
   skewClock,
   type PeerSettings,
   type TreeNode,
@@ -31,10 +29,6 @@ describe("Nodes that something keeps apart", function () {
   before(async function () {
     const images = [IMAGE] as const;
     needs(this, { root: true, fuse: true, program: true, commands: COMMANDS, images });
-    if (!(await hasPeerSection())) {
-      process.stderr.write("    skipped, missing: [peer] in this build's configuration\n");
-      this.skip();
-    }
     lab = await Lab.create();
     tree = await TreeLab.create(lab, { nodes: 3 });
     [good, odd] = [tree.node(0), tree.node(2)];

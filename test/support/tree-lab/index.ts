@@ -10,5 +10,5 @@ export {
   type FileList,
   type ReadLog,
 } from "./reader.ts";
-export { TreeLab, hasPeerSection } from "./tree-lab.ts";
+export { TreeLab } from "./tree-lab.ts";
 export type { PeerSettings, TreeNode } from "./tree-node.ts";

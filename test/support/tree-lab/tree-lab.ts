@@ -5,14 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  eventually,
-  programPath,
-  run,
-  type Lab,
-  type LabImageName,
-  type MountMode,
-} from "../lab/index.ts";
+import { eventually, type Lab, type LabImageName, type MountMode } from "../lab/index.ts";
 import type { TreeReport } from "../../../src/daemon/index.ts";
 import { NodeNetwork, type NetworkOptions } from "./network.ts";
 import { ShapedRegistry } from "./shaped-registry.ts";
@@ -24,11 +17,6 @@ const KEY_BYTES = 32;
 const MEMBERS_TIMEOUT_MS = 60_000;
 /** The nodes that newcomers ask first. */
 const SEEDS = 2;
-
-/** Whether this build of the program knows `[peer]`; without it a lab has single nodes alone. */
-export async function hasPeerSection(): Promise<boolean> {
-  return (await run(programPath, ["config", "default"])).stdout.includes("[peer]");
-}
 
 export interface TreeLabOptions extends NetworkOptions {
   /** `[peer]` in every node's configuration (default true). */
