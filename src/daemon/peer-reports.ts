@@ -3,9 +3,10 @@
  * of proto/control.proto, as JSON). Types only; the command line's parsers are
  * src/cli/peer-reports.ts. A field may be added but never change its meaning.
  */
+import type { FindingKind } from "../peer/index.ts";
 
 /** What keeps members apart, as this side sees it; docs/peers.md says what to do about each. */
-export type { FindingKind as PeerProblemKind } from "../peer/index.ts";
+export type PeerProblemKind = FindingKind;
 
 export type MemberState = "alive" | "suspect" | "dead" | "left";
 
