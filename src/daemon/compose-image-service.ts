@@ -4,7 +4,9 @@
  */
 import { mkdir } from "node:fs/promises";
 import { release } from "node:os";
+import { throwIfAborted } from "../base/abort.ts";
 import type { Clock } from "../base/clock.ts";
+import { errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { punchHole } from "../base/native.ts";
 import { ProcessLock } from "../base/process-lock.ts";
@@ -103,7 +105,7 @@ async function compose(
   const stop = new AbortController();
   const building: Building = { config, deps, paths, scope, ready, stop: stop.signal };
   const keeper = connectKeeper(building);
-  const peers = await openPeers(building, signal);
+  const { peers, failure: peersFailure } = await openPeers(building, signal);
   const readPath = await openReadPath(building, keeper, peers);
   const { images, layers, cache, resolver, sources } = readPath;
   const chains = await ChainStore.open(paths, images, { stop: stop.signal });
@@ -133,6 +135,7 @@ async function compose(
     ...parts,
     background,
     peers,
+    peersFailure,
     fillLimitMs: config.read.limitSeconds * SECOND_MS,
     stop: stop.signal,
   });
@@ -144,10 +147,17 @@ async function compose(
 async function openPeers(
   { config, deps, scope }: Building,
   signal: AbortSignal,
-): Promise<PeerSide | undefined> {
+): Promise<{ readonly peers?: PeerSide; readonly failure?: string }> {
   const log = deps.log.child({ module: "peer" });
-  const peers = await PeerSide.open(config, { ...deps, log, logLevel: config.logLevel, signal });
-  return peers === undefined ? undefined : scope.use(peers);
+  try {
+    const peers = await PeerSide.open(config, { ...deps, log, logLevel: config.logLevel, signal });
+    return peers === undefined ? {} : { peers: scope.use(peers) };
+  } catch (error) {
+    throwIfAborted(signal);
+    // Containers that read from here must not wait for a key file.
+    log.error("peers-failed", { err: error });
+    return { failure: errorMessage(error) };
+  }
 }
 
 function servePeers(peers: PeerSide, readPath: ReadPath, rootfs: Rootfs): void {

@@ -116,7 +116,7 @@ function commandHandlers(when: When): Handlers {
       json: JSON.stringify(await statusReport(service, facts)),
     })),
     "Image.Peers": when(async (service) => ({
-      json: JSON.stringify(await peersReport(service.parts.peers)),
+      json: JSON.stringify(await peersReport(service)),
     })),
     "Image.Trees": when(async (service, request) => ({
       json: JSON.stringify(await treesReport(service, treesSchema.parse(request).image)),

@@ -45,6 +45,8 @@ export interface ImageServiceParts {
   readonly background: BackgroundFill | undefined;
   /** Undefined: a node alone. */
   readonly peers: PeerSide | undefined;
+  /** Why there are none, where `[peer]` wants some. */
+  readonly peersFailure: string | undefined;
   /** How long a wanted fill waits for one window of blocks. */
   readonly fillLimitMs: number;
   /** Aborted when the service ends: what outlives its callers. */

@@ -53,7 +53,11 @@ export function addPeersCommand(program: Command, context: CommandContext): void
 
 /** For people: members as a table, problems below it with what to do. */
 export function peersLines(report: PeersReport): string[] {
-  if (!report.enabled) return ["peers are off: [peer] enabled = true turns them on"];
+  if (!report.enabled) {
+    const [failure] = report.problems;
+    if (failure !== undefined) return [`peers could not be started: ${failure.detail}`];
+    return ["peers are off: [peer] enabled = true turns them on"];
+  }
   const alive = report.members.filter(({ state }) => state === "alive").length;
   const fields = formatFields([
     ["self", report.self],

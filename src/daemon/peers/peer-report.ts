@@ -26,8 +26,13 @@ const NO_PEERS: PeersReport = {
   problems: [],
 };
 
-export async function peersReport(peers: PeerSide | undefined): Promise<PeersReport> {
-  if (peers === undefined) return NO_PEERS;
+export async function peersReport({ parts }: ImageService): Promise<PeersReport> {
+  const { peers, peersFailure } = parts;
+  if (peers === undefined) {
+    if (peersFailure === undefined) return NO_PEERS;
+    const problem = { kind: "not-started", who: "[peer]", detail: peersFailure };
+    return { ...NO_PEERS, problems: [{ ...problem, count: 1, secondsAgo: 0 }] };
+  }
   const report = await peers.node.members();
   return {
     enabled: true,

@@ -219,6 +219,21 @@ describe("commands about peers", () => {
     }
   });
 
+  it("say why peers that are wanted could not be started", async () => {
+    const problem = {
+      kind: "not-started",
+      who: "[peer]",
+      detail: "no key",
+      count: 1,
+      secondsAgo: 0,
+    };
+    const none = { enabled: false, self: "", healthScore: 0, members: [], seeds: [] };
+    const json = JSON.stringify({ ...none, problems: [problem] });
+    await serve({ "Image.Peers": async () => ({ json }) });
+
+    assert.equal((await run(["peers"])).stdout, "peers could not be started: no key\n");
+  });
+
   it("tree draws who feeds whom, this node marked", async () => {
     const asked = await serveTrees(TREES);
 
