@@ -43,11 +43,12 @@ export interface LayerStoreParts {
 
 /** What other nodes do for a layer. */
 export interface LayerPeers {
-  /** The sources to ask before and instead of these. */
-  sourcesOf(
-    layer: { readonly id: string; readonly blobDigest: Digest; readonly table: BlockTable },
-    own: readonly BlockSource[],
-  ): readonly BlockSource[];
+  /** Once for each layer: what turns its own sources into those to ask before and instead. */
+  around(layer: {
+    readonly id: string;
+    readonly blobDigest: Digest;
+    readonly table: BlockTable;
+  }): (own: readonly BlockSource[]) => readonly BlockSource[];
   /** True: the map is at `mapPath`. False: it is to be made here. */
   fetchMap(
     image: Digest,
@@ -147,14 +148,17 @@ export class LayerStore implements LayerMapMaker, AsyncDisposable {
     const id = digestHex(diffId);
     const blobDigest = map.info.blobDigest;
     const cached = await cache.layer(id, map.blockTable);
-    const own = (): readonly BlockSource[] => sources.blockSources(images.sourcesOf(blobDigest));
+    const around = peers?.around({ id, blobDigest, table: map.blockTable });
     const layer: BlockLayer = {
       id,
       blobDigest,
       blobBytes: map.info.blobBytes,
       table: map.blockTable,
       readWindow: (block) => map.readWindow(block),
-      sources: () => peers?.sourcesOf(layer, own()) ?? own(),
+      sources: () => {
+        const own = sources.blockSources(images.sourcesOf(blobDigest));
+        return around?.(own) ?? own;
+      },
     };
     if (!resolver.hasLayer(id)) resolver.addLayer(layer, cached);
     const open = { map, cached };

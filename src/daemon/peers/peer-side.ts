@@ -5,7 +5,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import { Scope } from "../../base/scope.ts";
-import type { BlockResolver, BlockSource } from "../../block/index.ts";
+import type { BlockResolver } from "../../block/index.ts";
 import { hostPort } from "../../peer/index.ts";
 import type { ExchangeCounters, Identity, PeerNode } from "../../peer/index.ts";
 import type { Config } from "../config.ts";
@@ -132,11 +132,11 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
     return mirror === undefined ? "" : `http://${hostPort(mirror)}`;
   }
 
-  sourcesOf: LayerPeers["sourcesOf"] = (layer, own): readonly BlockSource[] => {
+  around: LayerPeers["around"] = (layer) => {
     const parts = this.#sourceParts;
     const { client } = this.#parts;
     const trees = new TreesSource(layer.id, parts, (image) => client.source(image, layer));
-    return [trees, ...own.map((source) => new GuardedSource(source, layer.id, parts))];
+    return (own) => [trees, ...own.map((source) => new GuardedSource(source, layer.id, parts))];
   };
 
   fetchMap: LayerPeers["fetchMap"] = async (image, layer, options) =>
