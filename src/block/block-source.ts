@@ -44,6 +44,8 @@ export interface SourceFetchOptions {
    * request is then not given up for its silence. An empty piece of the stream says the same.
    */
   readonly onAlive?: () => void;
+  /** Whether a reader waits for these bytes now: the run may have begun for something less. */
+  readonly isUrgent?: () => boolean;
 }
 
 /**
@@ -65,6 +67,8 @@ export interface BlockSource {
   readonly name: string;
   /** What limits are counted by: scheme, host and port. */
   readonly origin: string;
+  /** What is less urgent than the block that a request is made for does not go along with it. */
+  readonly isScarce?: boolean;
   /**
    * Whether it is to be asked now; absent: always. Cheap, as it is asked for every queued block,
    * and only when no source before it is ready.

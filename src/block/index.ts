@@ -21,4 +21,4 @@ export type { BlobTap } from "./arriving-blob.ts";
 export type { OpenBlobOptions } from "./blob-relay.ts";
 export { RELAY_MEMORY_BYTES } from "./limits.ts";
 export { hasSha256, sha256Of } from "./hashing.ts";
-export { frameSpan, isSequential } from "./run-plan.ts";
+export { frameSpan, hasSequential, isSequential } from "./run-plan.ts";

@@ -138,10 +138,11 @@ function planFor(
     return flight;
   };
   const isBulk = head.priority >= FETCH_PRIORITY.prefetch;
+  const lastPriority = source.isScarce === true ? head.priority : FETCH_PRIORITY.fill;
   const plan = planRun(queue.layer.table, head.index, {
     bytesMax: isBulk ? BULK_RUN_BYTES_MAX : READER_RUN_BYTES_MAX,
     mayPrecede: (index) => (mayJoin(index)?.priority ?? 4) <= head.priority,
-    mayFollow: (index) => mayJoin(index) !== undefined,
+    mayFollow: (index) => (mayJoin(index)?.priority ?? 4) <= lastPriority,
   });
   const flights: Flight[] = [];
   for (let index = plan.first; index <= plan.last; index += 1) {

@@ -58,6 +58,7 @@ export async function executeRun(
     run.source.fetch(run.request, {
       signal,
       priority: run.priority,
+      isUrgent: () => run.priority === FETCH_PRIORITY.reader,
       onAlive: () => {
         watch.alive();
       },

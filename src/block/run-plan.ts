@@ -27,6 +27,14 @@ export function isSequential(block: Block): boolean {
   return block.codec === "zstd-sequential";
 }
 
+/** Whether a block of the layer can only be had with the whole frame that it is in. */
+export function hasSequential(table: BlockTable): boolean {
+  for (let index = 0; index < table.count; index += 1) {
+    if (isSequential(table.at(index))) return true;
+  }
+  return false;
+}
+
 /** First and last block of the `zstd-sequential` frame that holds the block. */
 export function frameSpan(table: BlockTable, index: number): { first: number; last: number } {
   const block = table.at(index);

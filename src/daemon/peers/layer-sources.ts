@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../../base/clock.ts";
 import { errorCode } from "../../base/errors.ts";
-import { passError } from "../../block/index.ts";
+import { FETCH_PRIORITY, passError } from "../../block/index.ts";
 import type {
   BlobRun,
   Block,
@@ -20,23 +20,23 @@ import type { TreeImages } from "./tree-images.ts";
 
 /**
  * For the first position in a tree; then the registry is read as by a node alone. A manager that
- * may have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone.
+ * may have forgotten a tree waits 2 s for its members, and who hears nobody for 3 s is alone: that
+ * is a position too. Longer only where processes wait for a processor.
  */
-export const JOIN_MS_MAX = 5000;
-
-/**
- * After a move in the tree: whoever is above us now may just learn it too, and is asked again
- * before the registry is.
- */
-export const MOVED_MS = 2000;
+export const JOIN_MS_MAX = 15_000;
 
 export interface LayerSourceParts {
   readonly images: Pick<TreeImages, "imagesWith" | "joinedMs">;
   readonly position: (image: string) => TreePosition | undefined;
-  /** When this node got another parent or root, local clock, ms; -Infinity: never. */
-  readonly movedMs: (image: string) => number;
   readonly tokens: Pick<RegistryTokens, "readiness" | "spend">;
   readonly clock: Clock;
+}
+
+export interface GuardedLayer {
+  /** Diff ID, hex. */
+  readonly id: string;
+  /** Whether members give its blocks to each other. */
+  readonly isRelayed: boolean;
 }
 
 /** The image through whose tree a layer is read now, and what that tree says. */
@@ -126,16 +126,23 @@ async function* passing(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8
   }
 }
 
-/** A registry that only the root, or who is in no tree, reads freely. */
+/**
+ * A registry that only the root, or who is in no tree, reads freely. Other members read it for a
+ * reader that waits, with a token, and for layers whose blocks do not travel through trees.
+ */
 export class GuardedSource implements BlockSource {
   readonly #inner: BlockSource;
-  readonly #layerId: string;
+  readonly #layer: GuardedLayer;
   readonly #parts: LayerSourceParts;
 
-  constructor(inner: BlockSource, layerId: string, parts: LayerSourceParts) {
+  constructor(inner: BlockSource, layer: GuardedLayer, parts: LayerSourceParts) {
     this.#inner = inner;
-    this.#layerId = layerId;
+    this.#layer = layer;
     this.#parts = parts;
+  }
+
+  get isScarce(): boolean {
+    return this.#layer.isRelayed && standingOf(this.#layer.id, this.#parts).kind === "member";
   }
 
   get name(): string {
@@ -147,18 +154,17 @@ export class GuardedSource implements BlockSource {
   }
 
   readiness(priority: FetchPriority): SourceReadiness {
-    const standing = standingOf(this.#layerId, this.#parts);
+    const standing = standingOf(this.#layer.id, this.#parts);
     if (standing.kind === "joining") return { untilMs: standing.untilMs };
-    if (standing.kind === "member") {
-      const { tokens, movedMs, clock } = this.#parts;
-      const untilMs = movedMs(standing.image) + MOVED_MS;
-      return untilMs > clock.nowMs() ? { untilMs } : tokens.readiness(standing.image);
+    if (standing.kind === "member" && this.#layer.isRelayed) {
+      if (priority !== FETCH_PRIORITY.reader) return "skip";
+      return this.#parts.tokens.readiness(standing.image);
     }
     return this.#inner.readiness?.(priority) ?? "ready";
   }
 
   async fetch(run: BlobRun, options: SourceFetchOptions): Promise<AsyncIterable<Uint8Array>> {
-    const standing = standingOf(this.#layerId, this.#parts);
+    const standing = standingOf(this.#layer.id, this.#parts);
     if (standing.kind === "member") {
       this.#parts.tokens.spend(standing.image, run.range.end - run.range.start);
     }

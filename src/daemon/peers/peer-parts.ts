@@ -23,6 +23,7 @@ import type { ServedParts } from "./peer-side.ts";
 import { CachedBlockProvider, StoredMapProvider } from "./block-provider.ts";
 import { CachedDocuments } from "./document-provider.ts";
 import { ImageOrders } from "./image-orders.ts";
+import { RegistryTokens } from "./registry-tokens.ts";
 import { TreeImages } from "./tree-images.ts";
 
 /** Between two looks at the key file. */
@@ -42,6 +43,7 @@ export interface PeerParts {
   readonly client: ExchangeClient;
   readonly identity: Identity;
   readonly counters: ExchangeCounters;
+  readonly tokens: RegistryTokens;
   readonly images: TreeImages;
   readonly orders: ImageOrders;
   /** Where members and clients with a certificate read. */
@@ -81,8 +83,13 @@ export async function openPeerParts(
     clock: parts.clock,
     logger: parts.log,
   };
+  const tokens = openTokens(building);
   const client = new ExchangeClient({
     ...shared,
+    mayLeave: (image) => tokens.readiness(image) === "ready",
+    onRootLost: (image) => {
+      tokens.rootLost(image);
+    },
     onTrouble: (image, about, trouble) => {
       const reason = complaintOf(trouble);
       if (reason !== undefined) building.holder.node?.complain(image, about, reason);
@@ -98,7 +105,20 @@ export async function openPeerParts(
   const exchange = await server.listen({ host: bind.host, port });
   const mirror = peer.mirror === "" ? undefined : await server.listenClear(addressOf(peer.mirror));
   const node = await startNode(building, { client, exchangePort: exchange.port });
-  return { node, client, identity, counters: shared.counters, images, orders, exchange, mirror };
+  const { counters } = shared;
+  return { node, client, identity, counters, tokens, images, orders, exchange, mirror };
+}
+
+function openTokens({ holder, parts, scope }: Building): RegistryTokens {
+  const tokens = new RegistryTokens({
+    ask: async (image, bytes, options) =>
+      (await holder.node?.requestToken(image, bytes, options)) ?? false,
+    clock: parts.clock,
+  });
+  scope.defer(() => {
+    tokens[Symbol.dispose]();
+  });
+  return tokens;
 }
 
 async function openIdentity({

@@ -5,6 +5,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import { Scope } from "../../base/scope.ts";
+import { hasSequential } from "../../block/index.ts";
 import type { BlockResolver } from "../../block/index.ts";
 import { hostPort } from "../../peer/index.ts";
 import type { ExchangeCounters, Identity, PeerNode } from "../../peer/index.ts";
@@ -18,8 +19,7 @@ import { MapExchange } from "./map-exchange.ts";
 import { OrderFollower } from "./order-follower.ts";
 import { openPeerParts } from "./peer-parts.ts";
 import type { PeerParts, PeerSideParts } from "./peer-parts.ts";
-import { RegistryTokens } from "./registry-tokens.ts";
-import { TreeMoves } from "./tree-moves.ts";
+import { TreesAbove } from "./trees-above.ts";
 import type { TreeImages } from "./tree-images.ts";
 
 /** Between two reports of what is held. */
@@ -43,7 +43,6 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
   readonly #maps: MapExchange;
   readonly #sourceParts: LayerSourceParts;
   readonly #supply: (parts: ServedParts) => void;
-  #wake: () => void = () => undefined;
 
   /** Undefined where peers are off. */
   static async open(config: Config, parts: PeerSideParts): Promise<PeerSide | undefined> {
@@ -79,28 +78,11 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
     this.#clock = clock;
     this.#log = log;
     this.#supply = supply;
-    const { node, client, images } = parts;
+    const { node, client, images, tokens } = parts;
     this.#maps = new MapExchange({ node, client, clock, log });
-    const tokens = new RegistryTokens({
-      ask: (image, bytes, options) => node.requestToken(image, bytes, options),
-      clock,
-      onGranted: () => {
-        this.#wake();
-      },
-    });
-    scope.defer(() => {
-      tokens[Symbol.dispose]();
-    });
-    const moves = new TreeMoves(clock);
-    scope.defer(
-      node.onPosition((image, position) => {
-        moves.note(image, position);
-      }),
-    );
     this.#sourceParts = {
       ...{ images, tokens, clock },
       position: (image) => node.position(image),
-      movedMs: (image) => moves.lastMs(image),
     };
   }
 
@@ -136,7 +118,12 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
     const parts = this.#sourceParts;
     const { client } = this.#parts;
     const trees = new TreesSource(layer.id, parts, (image) => client.source(image, layer));
-    return (own) => [trees, ...own.map((source) => new GuardedSource(source, layer.id, parts))];
+    const guarded = { id: layer.id, isRelayed: !hasSequential(layer.table) };
+    return (own) => {
+      const registries = own.map((source) => new GuardedSource(source, guarded, parts));
+      // Where nobody is above us a slow registry is not left for others.
+      return trees.readiness() === "skip" ? registries : [trees, ...registries];
+    };
   };
 
   fetchMap: LayerPeers["fetchMap"] = async (image, layer, options) =>
@@ -145,11 +132,11 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
   /** The read path is there: others' requests are answered from now on. */
   serve(served: ServedParts): void {
     const { resolver, heldBlocks, isMounted } = served;
-    const { node, client, images, orders } = this.#parts;
+    const { node, client, images, orders, tokens } = this.#parts;
     const [clock, log, scope] = [this.#clock, this.#log, this.#scope];
-    this.#wake = () => {
+    tokens.onGranted(() => {
       resolver.wake();
-    };
+    });
     images.watchMounts(isMounted);
     const stopOrders = resolver.onOrder((layerId, block) => {
       orders.add(layerId, block);
@@ -159,7 +146,9 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
     scope.defer(() => {
       follower[Symbol.dispose]();
     });
+    const above = new TreesAbove();
     const stopPositions = node.onPosition((image, position) => {
+      if (!above.note(image, position)) return;
       const { root, parent, size } = position ?? {};
       log.debug("tree-position", { image, root: root?.id, parent: parent?.id, size });
       resolver.wake("parent");

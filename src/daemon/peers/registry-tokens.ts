@@ -1,7 +1,7 @@
 /**
  * Leave to read the registry for a member that is not its tree's root: otherwise a slow root makes
- * N nodes read it all at once. Tokens come from the tree's manager, and are asked for when a block
- * has nowhere else to come from.
+ * N nodes read it all at once. Tokens come from the tree's manager, which sees whether the root
+ * lives, and are asked for when a reader's block has nowhere else to come from.
  */
 import type { Clock } from "../../base/clock.ts";
 import { DaemonError } from "../../base/errors.ts";
@@ -9,10 +9,16 @@ import type { SourceReadiness } from "../../block/index.ts";
 
 /** Blob bytes that one token allows. */
 const TOKEN_BYTES = 1024 * 1024;
-/** How long a manager may take to answer. */
-const ANSWER_MS_MAX = 1000;
-/** After a refusal. */
-const REFUSED_MS = 500;
+/** A token that is not used by then is void: what it was for came from somewhere else. */
+const TOKEN_MS = 1000;
+/** How long an answer may take; without a manager the own budget has answered long before. */
+const ANSWER_MS_MAX = 3000;
+/** After a refusal: the manager has an opinion of the root by then. Source: peer/tree/config.ts. */
+const REFUSED_MS = 120;
+/** Blob bytes that a member whose root is gone (not only silent) reads without asking anybody. */
+const LOST_BYTES = 2 * 1024 * 1024;
+/** …and not again for this long. */
+const LOST_MS = 5000;
 
 export type AskForToken = (
   image: string,
@@ -22,6 +28,9 @@ export type AskForToken = (
 
 interface Allowance {
   bytes: number;
+  /** When they are void, ms. */
+  endsMs: number;
+  lostMs: number;
   /** Not asked before, ms. */
   askAgainMs: number;
   isAsking: boolean;
@@ -30,28 +39,36 @@ interface Allowance {
 export class RegistryTokens implements Disposable {
   readonly #ask: AskForToken;
   readonly #clock: Clock;
-  readonly #onGranted: () => void;
+  #onGranted: () => void = () => undefined;
   readonly #allowances = new Map<string, Allowance>();
   readonly #closing = new AbortController();
 
-  constructor(parts: {
-    readonly ask: AskForToken;
-    readonly clock: Clock;
-    /** Blocks that wait may go to the registry now. */
-    readonly onGranted: () => void;
-  }) {
+  constructor(parts: { readonly ask: AskForToken; readonly clock: Clock }) {
     this.#ask = parts.ask;
     this.#clock = parts.clock;
-    this.#onGranted = parts.onGranted;
+  }
+
+  /** Blocks that wait may go to the registry now. */
+  onGranted(listener: () => void): void {
+    this.#onGranted = listener;
   }
 
   /** Asks where there is nothing left. */
   readiness(image: string): SourceReadiness {
     const allowance = this.#of(image);
-    if (allowance.bytes > 0) return "ready";
     const nowMs = this.#clock.nowMs();
+    if (allowance.bytes > 0 && nowMs < allowance.endsMs) return "ready";
     if (!allowance.isAsking && nowMs >= allowance.askAgainMs) void this.#request(image, allowance);
     return allowance.isAsking ? { untilMs: nowMs + ANSWER_MS_MAX } : "skip";
+  }
+
+  /** The connection to the root broke, or it refuses any: readers wait for no manager's word. */
+  rootLost(image: string): void {
+    const allowance = this.#of(image);
+    const nowMs = this.#clock.nowMs();
+    if (nowMs - allowance.lostMs < LOST_MS) return;
+    allowance.lostMs = nowMs;
+    this.#grant(allowance, LOST_BYTES);
   }
 
   /** The last token may be overdrawn: a request is not cut for it. */
@@ -66,7 +83,7 @@ export class RegistryTokens implements Disposable {
   #of(image: string): Allowance {
     let allowance = this.#allowances.get(image);
     if (allowance === undefined) {
-      allowance = { bytes: 0, askAgainMs: 0, isAsking: false };
+      allowance = { bytes: 0, endsMs: 0, lostMs: -Infinity, askAgainMs: 0, isAsking: false };
       this.#allowances.set(image, allowance);
     }
     return allowance;
@@ -90,8 +107,14 @@ export class RegistryTokens implements Disposable {
     }
     allowance.isAsking = false;
     allowance.askAgainMs = this.#clock.nowMs() + REFUSED_MS;
-    if (!isGranted) return;
-    allowance.bytes = Math.max(0, allowance.bytes) + TOKEN_BYTES;
+    if (isGranted) this.#grant(allowance, TOKEN_BYTES);
+  }
+
+  #grant(allowance: Allowance, bytes: number): void {
+    const nowMs = this.#clock.nowMs();
+    const left = nowMs < allowance.endsMs ? Math.max(0, allowance.bytes) : 0;
+    allowance.bytes = left + bytes;
+    allowance.endsMs = nowMs + TOKEN_MS;
     this.#onGranted();
   }
 }

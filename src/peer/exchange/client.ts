@@ -12,6 +12,7 @@ import type { ExchangeCounters } from "./counters.ts";
 import { PeerHealth } from "./health.ts";
 import type { Trouble } from "./health.ts";
 import { HEDGE_MS, PATH_MEMBERS_MAX, SILENCE_MS, TICK_MS, VIEW_BYTES_MAX } from "./limits.ts";
+import { Pace } from "./pace.ts";
 import { readMap, readOrder } from "./peer-streams.ts";
 import type { OrderBatch } from "./peer-streams.ts";
 import { rungsOf } from "./position.ts";
@@ -35,6 +36,9 @@ export interface ExchangeClientOptions {
   readonly counters: ExchangeCounters;
   /** Silence since the last sign of life after which the next one up is asked too; 100 ms. */
   readonly hedgeMs?: number;
+  /** Whether this member, which is no root, may read the registry now, its peers being silent. */
+  readonly mayLeave?: (image: Digest) => boolean;
+  readonly onRootLost?: (image: Digest) => void;
   readonly onConvicted?: (peerId: string) => void;
   /** To be passed on to the tree's manager. */
   readonly onTrouble?: (image: string, peerId: string, trouble: Trouble) => void;
@@ -52,7 +56,6 @@ export class ExchangeClient implements Disposable {
   readonly #options: ExchangeClientOptions;
   readonly #connections: PeerConnections;
   readonly #context: TreeReadContext;
-  readonly #hedgeMs: number;
   readonly health: PeerHealth;
 
   constructor(options: ExchangeClientOptions) {
@@ -62,7 +65,6 @@ export class ExchangeClient implements Disposable {
     this.health = new PeerHealth(options);
     const { health } = this;
     const connections = this.#connections;
-    this.#hedgeMs = options.hedgeMs ?? HEDGE_MS;
     this.#context = {
       selfId,
       connections,
@@ -71,7 +73,10 @@ export class ExchangeClient implements Disposable {
       waits,
       counters,
       clock,
-      hedgeMs: this.#hedgeMs,
+      hedgeMs: options.hedgeMs ?? HEDGE_MS,
+      pace: new Pace(clock),
+      mayLeave: options.mayLeave ?? (() => false),
+      onRootLost: options.onRootLost ?? (() => undefined),
     };
   }
 
@@ -138,7 +143,7 @@ export class ExchangeClient implements Disposable {
   ): Promise<FetchedMap> {
     const { waits, counters, selfId } = this.#options;
     const leave = waits.ask(asked.key, peer.id);
-    const watch = new SignWatch(this.#options.clock, asked.signal, this.#hedgeMs);
+    const watch = new SignWatch(this.#context, asked.signal, this.#context.hedgeMs);
     counters.add(peer.id, "requestsOut");
     try {
       const reply = await this.#connections.request(peer, {
@@ -205,8 +210,8 @@ export class ExchangeClient implements Disposable {
     image: Digest,
     options: { readonly from: number; readonly signal: AbortSignal },
   ): AsyncGenerator<OrderBatch> {
-    const { counters, clock } = this.#options;
-    const watch = new SignWatch(clock, options.signal, SILENCE_MS);
+    const { counters } = this.#options;
+    const watch = new SignWatch(this.#context, options.signal, SILENCE_MS);
     try {
       counters.add(peer.id, "requestsOut");
       const reply = await this.#connections.request(peer, {
@@ -286,6 +291,7 @@ export class ExchangeClient implements Disposable {
 /** Aborts when the peer gives no sign of life. */
 class SignWatch {
   readonly #clock: Clock;
+  readonly #pace: Pace;
   readonly #controller = new AbortController();
   readonly #stopOuter: () => void;
   #lastMs: number;
@@ -293,8 +299,13 @@ class SignWatch {
   #cancel: (() => void) | undefined;
   wasSilent = false;
 
-  constructor(clock: Clock, signal: AbortSignal, limitMs: number) {
+  constructor(
+    { clock, pace }: Pick<TreeReadContext, "clock" | "pace">,
+    signal: AbortSignal,
+    limitMs: number,
+  ) {
     this.#clock = clock;
+    this.#pace = pace;
     this.#limitMs = limitMs;
     this.#lastMs = clock.nowMs();
     if (signal.aborted) throw abortReason(signal);
@@ -329,11 +340,13 @@ class SignWatch {
   }
 
   #arm(): void {
+    const dueMs = this.#clock.nowMs() + TICK_MS;
     this.#cancel = this.#clock.timer(TICK_MS, () => {
+      this.#pace.note(this.#clock.nowMs() - dueMs);
       // What has arrived while this process was busy is read first.
       setImmediate(() => {
         if (this.#cancel === undefined) return;
-        if (this.#clock.nowMs() - this.#lastMs < this.#limitMs) {
+        if (this.#clock.nowMs() - this.#lastMs < this.#pace.patienceMs(this.#limitMs)) {
           this.#arm();
           return;
         }

@@ -3,8 +3,10 @@ import type { Clock } from "../../base/clock.ts";
 import type { PositionLookup, TreeEpoch } from "./position.ts";
 
 /** Epochs of one image that are remembered, and for how long after they were the current one. */
-const EPOCHS_MAX = 8;
+const EPOCHS_MAX = 32;
 const EPOCH_MS = 5 * 60_000;
+/** A child may be behind by all changes of so long: its manager's word may be late or lost. */
+const BEHIND_MS = 10_000;
 const IMAGES_MAX = 4096;
 
 interface Seen {
@@ -39,9 +41,12 @@ export class EpochBook {
     );
     if (isKnown) return "known";
     if (current === undefined) return "none";
-    // Heartbeats are a second apart: the child may have heard of the next epoch already, or not yet
-    // have heard of ours.
-    return epoch.counter >= current.counter - 1 ? "known" : "unknown";
+    // The child may have heard of the next epoch already, or not yet of ours.
+    let oldest = current.counter;
+    for (const each of seen) {
+      if (nowMs - each.lastMs <= BEHIND_MS) oldest = Math.min(oldest, each.epoch.counter);
+    }
+    return epoch.counter >= oldest - 1 ? "known" : "unknown";
   }
 
   #note(image: string, epoch: TreeEpoch, nowMs: number): void {

@@ -11,6 +11,8 @@ export const TICK_MS = 50;
 export const HEDGE_MS = 100;
 /** How often a reader that is kept waiting by ticks learns that its source lives. */
 export const LIFE_MS = 250;
+/** How often a reader whose peers are all silent sees whether it may read the registry. */
+export const LEAVE_POLL_MS = 20;
 /** A peer that gives no sign of life for this long is given up, whatever else is under way. */
 export const SILENCE_MS = 10_000;
 /** A member that sent wrong bytes is not asked for this long. */

@@ -3,9 +3,10 @@
  *
  * The ladder is parent, grandparent, root. A peer that refuses or breaks off makes the next one be
  * asked at once; one that was silent for 100 ms (a tick is a sign of life) makes the next one be
- * asked beside it, and whichever brings bytes first goes on. A block that a member neither has nor
- * awaits is asked of the root: one jump. What was begun by one member and finished by another is
- * compared where both sent it, so that a whole wrong block is always somebody's.
+ * asked beside it, and whichever brings bytes first goes on. When all are silent and a reader
+ * waits, the read ends as soon as the registry may be read in their place. A block that a member
+ * neither has nor awaits is asked of the root: one jump. What was begun by one member and finished
+ * by another is compared where both sent it, so that a whole wrong block is always somebody's.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { abortReason, onAbort } from "../../base/abort.ts";
@@ -18,7 +19,8 @@ import { BlockStream } from "./block-stream.ts";
 import type { PeerConnections } from "./connections.ts";
 import type { ExchangeCounters } from "./counters.ts";
 import type { PeerHealth } from "./health.ts";
-import { LIFE_MS, PATH_MEMBERS_MAX, SILENCE_MS } from "./limits.ts";
+import { LEAVE_POLL_MS, LIFE_MS, PATH_MEMBERS_MAX, SILENCE_MS } from "./limits.ts";
+import type { Pace } from "./pace.ts";
 import { rungsOf } from "./position.ts";
 import type { PositionLookup } from "./position.ts";
 import type { BlockRange } from "./protocol.ts";
@@ -33,8 +35,13 @@ export interface TreeReadContext {
   readonly waits: WaitBook;
   readonly counters: ExchangeCounters;
   readonly clock: Clock;
-  /** Silence, in ms, after which the next one up is asked too. */
+  /** Silence, in ms, after which the next one up is asked too, on a machine at leisure. */
   readonly hedgeMs: number;
+  readonly pace: Pace;
+  /** Whether the registry may be read now by others than the root; asks for leave if need be. */
+  readonly mayLeave: (image: Digest) => boolean;
+  /** The root's connection broke or was refused: it is no longer there. */
+  readonly onRootLost: (image: Digest) => void;
 }
 
 export interface TreeReadRequest {
@@ -46,6 +53,8 @@ export interface TreeReadRequest {
   /** In order, by start and by end. */
   readonly units: readonly BlockRange[];
   readonly priority: FetchPriority;
+  /** Whether a reader waits, by now. */
+  readonly isUrgent: () => boolean;
   readonly signal: AbortSignal;
   /** Who has sent a block in full; undefined: several, none of them all of it. */
   readonly onBlock: (index: number, peerId: string | undefined) => void;
@@ -129,7 +138,8 @@ export class TreeRead {
       }
       this.#bury();
       this.#ensureAsked(state);
-      if (clock.nowMs() - this.#lastYieldMs >= LIFE_MS && this.#isKeptWaiting(state)) {
+      // Whom to ask is this read's business: whoever waits for it does not count its silence.
+      if (clock.nowMs() - this.#lastYieldMs >= LIFE_MS) {
         this.#lastYieldMs = clock.nowMs();
         yield NOTHING;
       }
@@ -181,7 +191,7 @@ export class TreeRead {
   #prefer(winner: BlockStream, index: number): void {
     for (const stream of this.#streams) {
       if (stream === winner || !stream.mayBring(index)) continue;
-      if (this.#silentMs(stream, 0) >= this.#context.hedgeMs) this.#fail(stream, "silent");
+      if (this.#silentMs(stream, 0) >= this.#hedgeMs) this.#fail(stream, "silent");
       stream.abort();
       this.#streams.delete(stream);
     }
@@ -215,12 +225,20 @@ export class TreeRead {
         health.convict(this.#request.image, stream.peer.id, end.error.message);
       } else if (end.kind === "broken") {
         this.#fail(stream, "reset");
+        this.#lost(stream.peer);
       } else if (end.isConnection) {
         this.#fail(stream, "refused");
+        this.#lost(stream.peer);
       } else {
         this.#context.counters.add(stream.peer.id, "failures");
       }
     }
+  }
+
+  #lost(peer: PeerRef): void {
+    const { positions, onRootLost } = this.#context;
+    const { image } = this.#request;
+    if (positions(image)?.root.boot === peer.boot) onRootLost(image);
   }
 
   #fail(stream: BlockStream, trouble: "refused" | "reset" | "silent"): void {
@@ -246,14 +264,24 @@ export class TreeRead {
       this.#streams.delete(stream);
       this.#wakeUp();
     }
-    if (
-      candidates.every((stream) => this.#silentMs(stream, state.sinceMs) >= this.#context.hedgeMs)
-    ) {
-      const next = this.#nextRung(state);
-      if (next === undefined) return;
+    if (!candidates.every((stream) => this.#isSilent(stream, state))) return;
+    const next = this.#nextRung(state);
+    if (next !== undefined) {
       this.#context.counters.add(next.id, "hedges");
       this.#ask(next, state);
+    } else if (this.#request.isUrgent() && this.#context.mayLeave(this.#request.image)) {
+      for (const stream of candidates) this.#fail(stream, "silent");
+      throw this.#nobody(state);
     }
+  }
+
+  /** Silence that means something on this machine now. */
+  get #hedgeMs(): number {
+    return this.#context.pace.patienceMs(this.#context.hedgeMs);
+  }
+
+  #isSilent(stream: BlockStream, { sinceMs }: UnitState): boolean {
+    return this.#silentMs(stream, sinceMs) >= this.#hedgeMs;
   }
 
   #candidates({ unit, bytes }: UnitState): BlockStream[] {
@@ -264,13 +292,6 @@ export class TreeRead {
 
   #silentMs(stream: BlockStream, sinceMs: number): number {
     return this.#context.clock.nowMs() - Math.max(stream.lastSignMs, sinceMs);
-  }
-
-  /** Somebody lives and says that it waits. */
-  #isKeptWaiting(state: UnitState): boolean {
-    return this.#candidates(state).some(
-      (stream) => stream.ticks > 0 && this.#silentMs(stream, 0) < this.#context.hedgeMs,
-    );
   }
 
   #nobody({ unit }: UnitState): DaemonError {
@@ -344,12 +365,15 @@ export class TreeRead {
   /** Until an event, the next deadline of silence, or the next sign of life that is due. */
   async #untilWoken(state: UnitState): Promise<void> {
     if (this.#isAwake) return;
-    const { clock, hedgeMs } = this.#context;
+    const { clock, pace } = this.#context;
+    const hedgeMs = this.#hedgeMs;
+    const pollMs = this.#request.isUrgent() ? LEAVE_POLL_MS : LIFE_MS;
     const delaysMs = this.#candidates(state).map((stream) => {
       const silentMs = this.#silentMs(stream, state.sinceMs);
-      return silentMs < hedgeMs ? hedgeMs - silentMs : LIFE_MS;
+      return silentMs < hedgeMs ? hedgeMs - silentMs : pollMs;
     });
     const delayMs = Math.max(1, Math.min(LIFE_MS, ...delaysMs));
+    const dueMs = clock.nowMs() + delayMs;
     const woken = new Promise<"woken">((resolve) => {
       this.#wake = () => {
         resolve("woken");
@@ -364,8 +388,10 @@ export class TreeRead {
     const reason = await Promise.race([woken, late]);
     this.#wake = undefined;
     cancel?.();
+    if (reason !== "late") return;
+    pace.note(clock.nowMs() - dueMs);
     // If it was this process that stood still, what came meanwhile is read first.
-    if (reason === "late") await nextTurn();
+    await nextTurn();
   }
 }
 

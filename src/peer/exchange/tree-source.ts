@@ -1,5 +1,6 @@
 /** The members above us in an image's function tree, as one source of a layer's blocks. */
 import { DaemonError } from "../../base/errors.ts";
+import { FETCH_PRIORITY } from "../../block/index.ts";
 import type {
   BlobRun,
   Block,
@@ -59,6 +60,7 @@ export class TreeSource implements BlockSource {
       blobDigest: this.#layer.blobDigest,
       units: this.#unitsOf(run),
       priority: options.priority,
+      isUrgent: options.isUrgent ?? (() => options.priority === FETCH_PRIORITY.reader),
       signal: options.signal,
       onBlock: (index, peerId) => {
         suppliers.set(index, peerId);

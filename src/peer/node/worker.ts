@@ -18,6 +18,7 @@ import type {
   WorkerStart,
 } from "./port-protocol.ts";
 import type { Streams } from "./streams.ts";
+import { preferThisThread } from "./thread-priority.ts";
 import { makeTree } from "./tree-port.ts";
 
 /** Opening: names of seeds are resolved first, each for 5 s at most. */
@@ -198,6 +199,7 @@ async function start({ config, logLevel }: WorkerStart): Promise<void> {
   node.onSelf((self) => {
     post({ kind: "self", self });
   });
+  preferThisThread();
   parentPort?.on("message", (message: ToWorker) => {
     worker.on(message);
   });

@@ -41,6 +41,14 @@ export interface TreeConfig {
   readonly convictionMs: number;
   /** Accusations of one member that are acted on within `convictionMs`. */
   readonly accusationsMax: number;
+  /**
+   * How long a root may be silent, pinged four times, before other members may read the registry
+   * in its place. Shorter shortens what readers wait when a root vanishes; below the longest pause
+   * of a live root the registry is read twice.
+   */
+  readonly rootSilenceMs: number;
+  /** After asking for so long a member may read it though the root answers the manager. */
+  readonly rootPatienceMs: number;
   /** What members other than the root may read from the registry, per tree. */
   readonly registryBytesPerSecond: number;
   readonly registryBurstBytes: number;
@@ -63,6 +71,8 @@ const LAN: TreeConfig = {
   restMs: 60_000,
   convictionMs: 600_000,
   accusationsMax: 3,
+  rootSilenceMs: 100,
+  rootPatienceMs: 3000,
   registryBytesPerSecond: 512 * 1024,
   registryBurstBytes: 4 * 1024 * 1024,
 };

@@ -120,7 +120,7 @@ export class TreeContext {
 
   heard(boot: string, nowMs: number): void {
     this.#heardMs = nowMs;
-    if (this.reach.heard(boot)) this.ranking.changed();
+    if (this.reach.heard(boot, nowMs)) this.ranking.changed();
   }
 
   /** Takes a new view; returns who was present and is not now. */

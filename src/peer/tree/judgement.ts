@@ -22,6 +22,8 @@ interface Complaint {
   readonly accuser: string;
   readonly about: string;
   readonly reason: ComplaintReason;
+  /** Since when it has been said again and again. */
+  sinceMs: number;
   atMs: number;
   /** Whether somebody was moved for it. */
   isActedOn: boolean;
@@ -31,8 +33,10 @@ interface Complaint {
 const RATED_MIN = 3;
 /** How many have to say so before a member is moved for what only others can see. */
 const ACCUSERS_NEEDED = 2;
-/** For how long complaints of silence belong together. */
-const SILENCE_MS = 10_000;
+/** Complaints of silence with less between them are one that lasts. */
+const SILENCE_MS = 3000;
+/** For how long members have to find another silent: whoever is only busy answers meanwhile. */
+const SILENCE_LASTS_MS = 3000;
 
 export class Judgement {
   readonly #tree: ManagedTree;
@@ -92,10 +96,11 @@ export class Judgement {
     const key = `${reason} ${accuser} ${about}`;
     const known = this.#complaints.get(key);
     if (known !== undefined && nowMs - known.atMs < this.#config.convictionMs) {
+      if (nowMs - known.atMs > SILENCE_MS) known.sinceMs = nowMs;
       known.atMs = nowMs;
       return known;
     }
-    const complaint = { accuser, about, reason, atMs: nowMs, isActedOn: false };
+    const complaint = { accuser, about, reason, sinceMs: nowMs, atMs: nowMs, isActedOn: false };
     this.#complaints.delete(key);
     this.#complaints.set(key, complaint);
     const [oldest] = this.#complaints.keys();
@@ -110,6 +115,7 @@ export class Judgement {
     return [...this.#complaints.values()]
       .filter((one) => one.about === about && one.reason === reason)
       .filter(({ atMs }) => nowMs - atMs < withinMs)
+      .filter((one) => reason !== "silent" || one.atMs - one.sinceMs >= SILENCE_LASTS_MS)
       .map(({ accuser }) => accuser);
   }
 

@@ -38,6 +38,8 @@ export const COMPLAINTS_WAITING_MAX = 64;
 export const TOKENS_WAITING_MAX = 256;
 /** Bytes of one token request. Beyond: refused. */
 export const TOKEN_BYTES_MAX = 64 * 1024 * 1024;
+/** Members that ask to read the registry in their root's place. Beyond: the oldest is forgotten. */
+export const ROOT_ASKERS_MAX = 1024;
 /** Leaves that are looked at for one that may be interior, or is quick. */
 export const LEAVES_TRIED_MAX = 64;
 /** Members to whom a new root is told at once; more hear of it at their next heartbeat. */

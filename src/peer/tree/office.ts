@@ -11,6 +11,7 @@ import { PUSHES_MAX } from "./limits.ts";
 import { ManagedTree } from "./managed-tree.ts";
 import type { ComplaintMessage, Contact, Epoch, Report, TokenMessage } from "./messages.ts";
 import { TokenBucket } from "./token-bucket.ts";
+import { RootAsks } from "./root-asks.ts";
 import type { TreeRecord } from "./tree-record.ts";
 
 /**
@@ -69,6 +70,7 @@ export class Office {
   readonly #judgement: Judgement;
   readonly #pushes = new Map<string, Push>();
   readonly #bucket: TokenBucket;
+  readonly #rootAsks = new RootAsks();
   #pushMs = Infinity;
   emptySinceMs: number;
 
@@ -176,8 +178,7 @@ export class Office {
   }
 
   token({ nonce, bytes }: TokenMessage, from: TokenAsker, nowMs: number): void {
-    const isFree = from.boot === this.tree.root?.ref.boot;
-    const retryAfterMs = isFree ? 0 : this.#bucket.take(bytes, nowMs);
+    const retryAfterMs = this.#registryWaitMs(bytes, from.boot, nowMs);
     const granted = retryAfterMs === 0;
     const answer = {
       kind: "token-answer",
@@ -187,6 +188,29 @@ export class Office {
       retryAfterMs,
     } as const;
     this.#context.send(from, answer);
+  }
+
+  /** 0: the member may read so much. While the root answers it is to wait for that one. */
+  #registryWaitMs(bytes: number, boot: string, nowMs: number): number {
+    const { config, self, reach } = this.#context;
+    const root = this.tree.root?.ref;
+    if (boot === root?.boot) return 0;
+    const isAway = root === undefined || this.#rootAsks.isSilent(root.boot, nowMs);
+    const sinceMs = this.#rootAsks.note(boot, nowMs);
+    if (isAway || nowMs - sinceMs >= config.rootPatienceMs) return this.#bucket.take(bytes, nowMs);
+    if (root.boot !== self.boot) {
+      const withinMs = config.rootSilenceMs;
+      reach.check(root, { image: this.image, reason: "root", withinMs }, nowMs);
+    }
+    return config.rootSilenceMs + ROOT_ANSWER_MS;
+  }
+
+  /** The root did not answer for a short time: others may read the registry; it is not out yet. */
+  onRootSilent(contact: Contact, nowMs: number): void {
+    const root = this.tree.root;
+    if (root?.ref.boot !== contact.boot) return;
+    this.#rootAsks.silent(contact.boot, nowMs);
+    this.verify(root, nowMs);
   }
 
   /** Tells members where they stand, until their heartbeats show that they know. */
@@ -253,3 +277,5 @@ interface TokenAsker {
 /** Joins of so long are covered by one sign of life. */
 const BEAT_DELAY_MS = 20;
 const ROOT_PATIENCE = 1.5;
+/** From the verdict on a root to when it is asked for. */
+const ROOT_ANSWER_MS = 20;

@@ -7,8 +7,10 @@ import type { Random } from "../../base/random.ts";
 import { CHECKS_MAX, SILENT_MAX } from "./limits.ts";
 import type { Contact, PongMessage } from "./messages.ts";
 
-/** What a check is for: what to do when it ends. */
-export type CheckReason = "manager" | "deputy" | "predecessor" | "rival" | "member";
+/**
+ * What a check is for: what to do when it ends. Who is silent for `root`'s short time is asked on.
+ */
+export type CheckReason = "manager" | "deputy" | "predecessor" | "rival" | "member" | "root";
 
 export interface Verdict {
   readonly contact: Contact;
@@ -29,24 +31,41 @@ interface Check {
   readonly image: string;
   readonly reason: CheckReason;
   readonly nonce: number;
+  readonly startedMs: number;
   endsMs: number;
   readonly everyMs: number;
   nextMs: number;
+}
+
+interface Silence {
+  readonly sinceMs: number;
+  readonly untilMs: number;
 }
 
 /** For how long a silent member is left alone; then it may be tried again. */
 const SILENT_MS = 10_000;
 /** Of packets a tenth may be lost: both ways and four times, less than one check in 500 errs. */
 const PINGS = 4;
+/**
+ * Nobody is silent before so many times what answers take now: where processes wait for a processor
+ * all are slow.
+ */
+const ANSWER_TIMES = 4;
+/** After so long half of the longest answer is forgotten. */
+const ANSWER_HALF_LIFE_MS = 10_000;
+/** What an answer is taken to last at most: one member that came back late is no measure. */
+const ANSWER_MS_MAX = 1000;
 /** A tick that comes this late shows that the node did nothing meanwhile. */
 const PAUSE_MS = 20;
 
 export class Reachability {
   readonly #random: Random;
   readonly #checks = new Map<string, Check>();
-  /** By boot: until when. In the order of falling silent. */
-  readonly #silent = new Map<string, number>();
+  /** By boot. In the order of falling silent. */
+  readonly #silent = new Map<string, Silence>();
   #nextMs = Infinity;
+  /** The longest answer of late. */
+  #answer = { ms: 0, atMs: 0 };
 
   constructor(random: Random) {
     this.#random = random;
@@ -66,8 +85,12 @@ export class Reachability {
   }
 
   /** True when the member was silent until now. */
-  heard(boot: string): boolean {
-    return this.#silent.size > 0 && this.#silent.delete(boot);
+  heard(boot: string, nowMs: number): boolean {
+    const silence = this.#silent.get(boot);
+    if (silence === undefined) return false;
+    // It was only slow, by so much.
+    this.#noteAnswer(nowMs - silence.sinceMs, nowMs);
+    return this.#silent.delete(boot);
   }
 
   /** Begins to ping, unless that is under way. False: too many are pinged at once. */
@@ -77,16 +100,19 @@ export class Reachability {
     if (running?.contact.boot === contact.boot) return true;
     if (this.#checks.size >= CHECKS_MAX) return false;
     const nonce = Math.floor(this.#random.next() * 2 ** 32);
-    const [endsMs, everyMs] = [nowMs + withinMs, withinMs / PINGS];
-    this.#checks.set(key, { contact, image, reason, nonce, endsMs, everyMs, nextMs: nowMs });
+    const patienceMs = Math.max(withinMs, ANSWER_TIMES * this.#answerMs(nowMs));
+    const [endsMs, everyMs] = [nowMs + patienceMs, patienceMs / PINGS];
+    const times = { startedMs: nowMs, endsMs, everyMs, nextMs: nowMs };
+    this.#checks.set(key, { contact, image, reason, nonce, ...times });
     this.#nextMs = Math.min(this.#nextMs, nowMs);
     return true;
   }
 
-  pong(pong: PongMessage, boot: string): readonly Verdict[] {
+  pong(pong: PongMessage, boot: string, nowMs: number): readonly Verdict[] {
     const ended: Verdict[] = [];
-    for (const [key, { contact, image, reason, nonce }] of this.#checks) {
+    for (const [key, { contact, image, reason, nonce, startedMs }] of this.#checks) {
       if (nonce !== pong.nonce || contact.boot !== boot || image !== pong.image) continue;
+      this.#noteAnswer(nowMs - startedMs, nowMs);
       this.#checks.delete(key);
       ended.push({ contact, image, reason, pong });
     }
@@ -106,7 +132,7 @@ export class Reachability {
       const { contact, image, reason, nonce } = check;
       if (nowMs >= check.endsMs) {
         this.#checks.delete(key);
-        this.#fallSilent(contact.boot, nowMs);
+        if (reason !== "root") this.#fallSilent(contact.boot, check.startedMs, nowMs);
         verdicts.push({ contact, image, reason });
         continue;
       }
@@ -116,7 +142,7 @@ export class Reachability {
       }
       next = Math.min(next, check.nextMs, check.endsMs);
     }
-    for (const [boot, untilMs] of this.#silent) {
+    for (const [boot, { untilMs }] of this.#silent) {
       if (untilMs > nowMs) {
         next = Math.min(next, untilMs);
         break;
@@ -127,9 +153,19 @@ export class Reachability {
     return { pings, verdicts };
   }
 
-  #fallSilent(boot: string, nowMs: number): void {
+  #answerMs(nowMs: number): number {
+    const { ms, atMs } = this.#answer;
+    return ms * 2 ** (-(nowMs - atMs) / ANSWER_HALF_LIFE_MS);
+  }
+
+  #noteAnswer(ms: number, nowMs: number): void {
+    const longest = Math.max(Math.min(ANSWER_MS_MAX, ms), this.#answerMs(nowMs));
+    this.#answer = { ms: longest, atMs: nowMs };
+  }
+
+  #fallSilent(boot: string, sinceMs: number, nowMs: number): void {
     this.#silent.delete(boot);
-    this.#silent.set(boot, nowMs + SILENT_MS);
+    this.#silent.set(boot, { sinceMs, untilMs: nowMs + SILENT_MS });
     const [oldest] = this.#silent.keys();
     if (this.#silent.size > SILENT_MAX && oldest !== undefined) this.#silent.delete(oldest);
   }

@@ -26,8 +26,14 @@ export type RouteOf = (
 const RETRY_MS_MAX = 2000;
 /** Wait after a refusal. */
 const REFUSED_MS = 5000;
-/** Times that a complaint is sent: there is no answer to it but a new position. */
-const COMPLAINT_SENDS = 12;
+/**
+ * Times that a complaint is sent: there is no answer to it but a new position. One of silence is
+ * made anew while it lasts.
+ */
+const COMPLAINT_SENDS = { silent: 4, "wrong-bytes": 12 } as const satisfies Record<
+  ComplaintReason,
+  number
+>;
 /** Of these so many soon: then the manager may be another already. */
 const COMPLAINT_SENDS_SOON = 4;
 
@@ -221,7 +227,7 @@ export class MemberSeat {
     const isWaiting = this.#complaints.some((one) => one.about === about && one.reason === reason);
     if (isWaiting) return;
     if (this.#complaints.length >= COMPLAINTS_WAITING_MAX) this.#complaints.shift();
-    this.#complaints.push({ about, reason, left: COMPLAINT_SENDS });
+    this.#complaints.push({ about, reason, left: COMPLAINT_SENDS[reason] });
     this.#complainMs = nowMs;
   }
 
@@ -236,7 +242,7 @@ export class MemberSeat {
       if (complaint.left <= 0 || !this.#isNear(about)) {
         this.#complaints.splice(this.#complaints.indexOf(complaint), 1);
       } else {
-        const isSoon = COMPLAINT_SENDS - complaint.left < COMPLAINT_SENDS_SOON;
+        const isSoon = COMPLAINT_SENDS[reason] - complaint.left < COMPLAINT_SENDS_SOON;
         waitMs = Math.min(waitMs, isSoon ? config.pushMs : config.heartbeatMs);
       }
       if (manager === undefined) continue;

@@ -196,6 +196,9 @@ export class Succession {
         break;
       case "member":
         this.#onMember(office, contact, pong, nowMs);
+        break;
+      case "root":
+        if (pong === undefined && office.role === "manager") office.onRootSilent(contact, nowMs);
     }
   }
 

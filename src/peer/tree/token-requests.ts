@@ -27,9 +27,11 @@ export interface TokenRequest {
 }
 
 /** A manager that does not answer so many times is away, and the own budget has to do. */
-const SENDS_MAX = 2;
+const SENDS_MAX = 4;
 /** A blocked reader waits meanwhile: far above a round trip, far below what a reader notices. */
-const PATIENCE_MS = 15;
+const PATIENCE_MS = 30;
+/** A tick that comes this late shows that answers wait to be read. */
+const PAUSE_MS = 20;
 /** The own budget is this share of the manager's: every member may have to use its own at once. */
 const OWN_SHARE = 0.25;
 /** When to ask again after a refusal that names no time. */
@@ -78,8 +80,10 @@ export class TokenRequests {
 
   tick(nowMs: number, askerOf: (image: string) => Asker | undefined): void {
     if (nowMs < this.#nextMs) return;
+    const lateMs = nowMs - this.#nextMs;
     let next = Infinity;
     for (const [nonce, asking] of this.#waiting) {
+      if (lateMs > PAUSE_MS) asking.nextMs += lateMs;
       if (asking.nextMs <= nowMs) {
         const asker = askerOf(asking.image);
         if (asker === undefined || asking.sends >= SENDS_MAX) {

@@ -273,7 +273,7 @@ export class TreeAgent {
         this.#context.send(from, this.#pong(message));
         break;
       case "pong":
-        for (const verdict of this.#context.reach.pong(message, sender)) {
+        for (const verdict of this.#context.reach.pong(message, sender, nowMs)) {
           this.#manager.onVerdict(verdict, nowMs);
         }
         break;

@@ -50,11 +50,8 @@ export class TreeFixture {
   }
 
   /** These members are alive and settled; `states` has what is different. */
-  know(
-    numbers: readonly number[],
-    states: Readonly<Record<number, Partial<TreeMember>>> = {},
-  ): this {
-    const list = numbers.map((number) => ({
+  know(known: readonly number[], states: Readonly<Record<number, Partial<TreeMember>>> = {}): this {
+    const list = known.map((number) => ({
       ...refOf(number),
       state: "alive" as const,
       aliveSinceMs: this.nowMs - 3_600_000,
@@ -140,4 +137,16 @@ export function reportOf(number: number, changes: Partial<Report> = {}): Report 
     bytesPerSecond: 0,
     ...changes,
   };
+}
+
+export function numbers(count: number, from = 1): number[] {
+  return Array.from({ length: count }, (_, index) => index + from);
+}
+
+/** n0 manages alone: it knows nobody else that is settled. */
+export function manager(members: readonly number[] = [], config = {}): TreeFixture {
+  const fixture = new TreeFixture({ config }).know([0]);
+  for (const number of members) fixture.join(number);
+  fixture.takeEffects();
+  return fixture;
 }

@@ -6,11 +6,10 @@ import type { BlobRun, BlockSource, SourceReadiness } from "../../../../src/bloc
 import {
   GuardedSource,
   JOIN_MS_MAX,
-  MOVED_MS,
   TreesSource,
 } from "../../../../src/daemon/peers/layer-sources.ts";
 import type { LayerSourceParts } from "../../../../src/daemon/peers/layer-sources.ts";
-import { TreeMoves } from "../../../../src/daemon/peers/tree-moves.ts";
+import { TreesAbove } from "../../../../src/daemon/peers/trees-above.ts";
 import { parseDigest } from "../../../../src/oci/index.ts";
 import type { Digest } from "../../../../src/oci/index.ts";
 import type { TreePosition, TreeSource } from "../../../../src/peer/index.ts";
@@ -49,7 +48,6 @@ class Standing {
   readonly joined = new Map<Digest, number>();
   readonly positions = new Map<string, TreePosition>();
   tokens: SourceReadiness = "skip";
-  movedMs = -Infinity;
   readonly spent: number[] = [];
 
   get parts(): LayerSourceParts {
@@ -59,7 +57,6 @@ class Standing {
         joinedMs: (image) => this.joined.get(image as Digest),
       },
       position: (image) => this.positions.get(image),
-      movedMs: () => this.movedMs,
       tokens: {
         readiness: () => this.tokens,
         spend: (_image, bytes) => this.spent.push(bytes),
@@ -90,9 +87,14 @@ async function* bytesOf(text: string): AsyncGenerator<Uint8Array> {
   yield await Promise.resolve(Buffer.from(text));
 }
 
-function sourcesOf(standing: Standing, tree: TreeSource): [TreesSource, GuardedSource] {
+function sourcesOf(
+  standing: Standing,
+  tree: TreeSource,
+  isRelayed = true,
+): [TreesSource, GuardedSource] {
   const { parts } = standing;
-  return [new TreesSource(LAYER, parts, () => tree), new GuardedSource(registry, LAYER, parts)];
+  const guarded = new GuardedSource(registry, { id: LAYER, isRelayed }, parts);
+  return [new TreesSource(LAYER, parts, () => tree), guarded];
 }
 
 const whole = fakeTree(() => Promise.resolve(bytesOf("tree")));
@@ -154,33 +156,41 @@ describe("a layer's sources among peers", () => {
     assert.deepEqual(standing.spent, [30], "the root needs no token");
   });
 
-  it("give the tree time after a move before a member asks for a token", () => {
+  it("let a member read the registry for readers alone, and nothing along with it", () => {
     const standing = new Standing();
     standing.joined.set(IMAGE, 0);
     standing.positions.set(IMAGE, positionOf(false));
     standing.tokens = "ready";
-    standing.movedMs = standing.clock.nowMs() - 1;
-    const [trees, guarded] = sourcesOf(standing, whole);
+    const [, guarded] = sourcesOf(standing, whole);
 
-    assert.equal(trees.readiness(), "ready");
-    assert.deepEqual(guarded.readiness(0), { untilMs: standing.movedMs + MOVED_MS });
-    standing.movedMs = standing.clock.nowMs() - MOVED_MS;
-    assert.equal(guarded.readiness(0), "ready");
+    assert.deepEqual(
+      ([0, 1, 2, 3] as const).map((priority) => guarded.readiness(priority)),
+      ["ready", "skip", "skip", "skip"],
+    );
+    assert.ok(guarded.isScarce);
+    standing.positions.set(IMAGE, positionOf(true));
+    assert.equal(guarded.readiness(3), "ready");
+    assert.ok(!guarded.isScarce);
   });
 
-  it("notes moves: another parent or root, not each word of the manager", async () => {
-    const clock = new FakeClock();
-    const moves = new TreeMoves(clock);
-    assert.equal(moves.lastMs(IMAGE), -Infinity);
-    moves.note(IMAGE, positionOf(false));
-    const firstMs = clock.nowMs();
-    await clock.advance(10);
-    moves.note(IMAGE, { ...positionOf(false), epoch: { counter: 2, manager: "n1" } });
-    assert.equal(moves.lastMs(IMAGE), firstMs);
-    moves.note(IMAGE, positionOf(true));
-    assert.equal(moves.lastMs(IMAGE), clock.nowMs());
-    moves.note(IMAGE, undefined);
-    assert.equal(moves.lastMs(IMAGE), -Infinity);
+  it("are the registry for everybody where blocks do not travel alone", () => {
+    const standing = new Standing();
+    standing.joined.set(IMAGE, 0);
+    standing.positions.set(IMAGE, positionOf(false));
+    const [, guarded] = sourcesOf(standing, whole, false);
+
+    assert.equal(guarded.readiness(2), "ready");
+    assert.ok(!guarded.isScarce);
+  });
+
+  it("tells another parent or root from any other word of the manager", () => {
+    const above = new TreesAbove();
+    assert.ok(!above.note(IMAGE, undefined));
+    assert.ok(above.note(IMAGE, positionOf(false)));
+    assert.ok(!above.note(IMAGE, { ...positionOf(false), epoch: { counter: 2, manager: "n1" } }));
+    assert.ok(above.note(IMAGE, positionOf(true)));
+    assert.ok(above.note(IMAGE, undefined));
+    assert.ok(!above.note(IMAGE, undefined));
   });
 
   it("blame nobody for a block that no member above has, at once or half-way", async () => {

@@ -96,8 +96,8 @@ describe("RegistryTokens", () => {
         return Promise.resolve(true);
       },
       clock,
-      onGranted: () => (woken += 1),
     });
+    tokens.onGranted(() => (woken += 1));
 
     assert.notEqual(tokens.readiness("x"), "ready");
     await settle();
@@ -117,8 +117,8 @@ describe("RegistryTokens", () => {
         return Promise.resolve(false);
       },
       clock,
-      onGranted: () => assert.fail("nothing was granted"),
     });
+    tokens.onGranted(() => assert.fail("nothing was granted"));
 
     tokens.readiness("x");
     await settle();
@@ -140,14 +140,40 @@ describe("RegistryTokens", () => {
           });
         }),
       clock,
-      onGranted: () => (woken += 1),
     });
+    tokens.onGranted(() => (woken += 1));
 
     tokens.readiness("x");
-    await clock.advance(999);
+    await clock.advance(2999);
     assert.equal(woken, 0);
     await clock.advance(2);
     assert.equal(woken, 1);
+    assert.equal(tokens.readiness("x"), "ready");
+  });
+
+  it("forgets a token that was not used at once", async () => {
+    const clock = new FakeClock();
+    using tokens = new RegistryTokens({ ask: () => Promise.resolve(true), clock });
+
+    tokens.readiness("x");
+    await settle();
+    assert.equal(tokens.readiness("x"), "ready");
+    await clock.advance(1001);
+    assert.notEqual(tokens.readiness("x"), "ready");
+  });
+
+  it("asks nobody when the root is gone, but not time and again", async () => {
+    const clock = new FakeClock();
+    using tokens = new RegistryTokens({ ask: () => Promise.resolve(false), clock });
+
+    tokens.rootLost("x");
+    assert.equal(tokens.readiness("x"), "ready");
+    assert.notEqual(tokens.readiness("y"), "ready");
+    tokens.spend("x", 64 * 1024 * 1024);
+    tokens.rootLost("x");
+    assert.notEqual(tokens.readiness("x"), "ready");
+    await clock.advance(5001);
+    tokens.rootLost("x");
     assert.equal(tokens.readiness("x"), "ready");
   });
 });

@@ -131,7 +131,10 @@ describe("the epochs of a tree", () => {
     assert.equal(book.check("i", epoch(3)), "unknown");
     position = positionOf({ epoch: epoch(9) });
     assert.equal(book.check("i", epoch(5)), "known");
+    assert.equal(book.check("i", epoch(7)), "known", "its child may not have heard yet");
+    await clock.advance(10_001);
     assert.equal(book.check("i", epoch(7)), "unknown");
+    assert.equal(book.check("i", epoch(5)), "known");
     await clock.advance(5 * 60_000 + 1);
     assert.equal(book.check("i", epoch(5)), "unknown");
     position = undefined;
