@@ -44,6 +44,8 @@ const peersSchema: z.ZodType<PeersReport> = z.looseObject({
       secondsAgo: seconds,
     }),
   ),
+  // An older daemon does not count it.
+  refused: z.record(z.string(), count).default({}),
 });
 
 const treesSchema: z.ZodType<TreesReport> = z.looseObject({

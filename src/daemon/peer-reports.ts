@@ -67,6 +67,12 @@ export interface PeersReport {
   readonly members: readonly PeerReport[];
   readonly seeds: readonly SeedReport[];
   readonly problems: readonly PeerProblemReport[];
+  /**
+   * What was not taken since the start: packets by reason (`malformed`, `unknown-key`, `forged`,
+   * `replayed`, `own`, `bad-content`, `other-version`), and `connections` that did not get past the
+   * handshake.
+   */
+  readonly refused: Readonly<Record<string, number>>;
 }
 
 /** Blocks and their bytes as they were sent (compressed), by where they came from. */

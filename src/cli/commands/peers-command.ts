@@ -63,6 +63,7 @@ export function peersLines(report: PeersReport): string[] {
     ["self", report.self],
     ["members", `${formatCount(alive)} alive of ${formatCount(report.members.length)}`],
     ["health", healthOf(report.healthScore)],
+    ["refused", refusedOf(report.refused)],
   ]);
   return [...fields, "", ...memberLines(report), ...problemLines(report)];
 }
@@ -71,6 +72,18 @@ function healthOf(score: number): string {
   return score === 0
     ? "good"
     : `degraded (${formatCount(score)}): probes are late here, so time-outs are longer`;
+}
+
+/** `nothing`, `3 packets (2 forged, 1 replayed), 4 connections` */
+function refusedOf({ connections = 0, ...packets }: PeersReport["refused"]): string {
+  const reasons = Object.entries(packets).filter(([, count]) => count > 0);
+  const sum = reasons.reduce((all, [, count]) => all + count, 0);
+  const each = reasons.map(([reason, count]) => `${formatCount(count)} ${reason}`).join(", ");
+  const parts = [
+    ...(sum > 0 ? [`${formatCount(sum)} packets (${each})`] : []),
+    ...(connections > 0 ? [`${formatCount(connections)} connections`] : []),
+  ];
+  return parts.length === 0 ? "nothing" : parts.join(", ");
 }
 
 function memberLines(report: PeersReport): string[] {

@@ -24,6 +24,8 @@ import type { LayerRecord } from "../image-store.ts";
 const MAP_JOIN_MS_MAX = 15_000;
 /** Between two rounds of asking. */
 const ROUND_MS = 250;
+/** Maps that do not hold what they say, before this node makes its own. */
+const WRONG_MAPS_MAX = 3;
 /**
  * Maps are smaller than the blobs they are of, but for many tiny files. Source: image/limits.ts.
  */
@@ -45,7 +47,8 @@ export class MapExchange {
 
   /**
    * True: the map is at `mapPath`, whole and checked. False: this node is to make it, because it is
-   * the tree's root, or in no tree.
+   * the tree's root, or in no tree; or because those above have another: of another blob of this
+   * layer (compressed otherwise, as another image has it), or wrong ones only.
    */
   async fetch(
     image: Digest,
@@ -55,7 +58,8 @@ export class MapExchange {
     const { log } = this.#parts;
     await this.#firstPosition(image, signal);
     let formerRoot: PeerRef | undefined;
-    for (;;) {
+    let wrong = 0;
+    while (wrong < WRONG_MAPS_MAX) {
       throwIfAborted(signal);
       const position = this.#parts.node.position(image);
       if (position === undefined) return false;
@@ -64,62 +68,69 @@ export class MapExchange {
         // It may live and be at it: only its place in the tree is another.
         const from = formerRoot;
         formerRoot = undefined;
-        if (await this.#fromFormer(from, image, layer, { mapPath, signal })) return true;
+        const kept = await this.#fromFormer(from, image, layer, { mapPath, signal });
+        if (kept !== undefined) return kept;
         continue;
       }
       formerRoot = position.root;
       try {
-        await this.#round(image, layer, { mapPath, signal });
-        return true;
+        return await this.#round(image, layer, { mapPath, signal });
       } catch (error) {
         throwIfAborted(signal);
         log.debug("map-not-fetched", { layer: layer.diffId, code: errorCode(error) });
+        if (errorCode(error) === "data-loss") wrong += 1;
       }
       await this.#parts.clock.sleep(ROUND_MS, { signal });
     }
+    return false;
   }
 
+  /** As `#round`; undefined when it has not got it. */
   async #fromFormer(
     peer: PeerRef,
     image: Digest,
     layer: LayerRecord,
     { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
-  ): Promise<boolean> {
+  ): Promise<boolean | undefined> {
     const { client, log } = this.#parts;
     try {
       const map = await client.fetchMapFrom(peer, image, digestHex(layer.diffId), { signal });
-      await this.#keep(map, layer, { mapPath, signal });
-      return true;
+      return await this.#keep(map, layer, { mapPath, signal });
     } catch (error) {
       throwIfAborted(signal);
       log.debug("map-not-fetched", { layer: layer.diffId, code: errorCode(error) });
-      return false;
+      return undefined;
     }
   }
 
+  /** False: it is of another blob than this image's. Throws `data-loss` when it is wrong. */
   async #keep(
     map: FetchedMap,
     layer: LayerRecord,
     { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
-  ): Promise<void> {
+  ): Promise<boolean> {
     const unfinished = unfinishedMapPath(mapPath);
     try {
       await writeMap(map, unfinished, signal);
-      await checkMap(unfinished, layer);
-      await rename(unfinished, mapPath);
       const { diffId } = layer;
+      if (!(await isMapOf(unfinished, layer))) {
+        this.#parts.log.debug("map-of-another-blob", { layer: diffId, from: map.from.id });
+        return false;
+      }
+      await rename(unfinished, mapPath);
       this.#parts.log.info("layer-map-fetched", { diffId, bytes: map.size, from: map.from.id });
+      return true;
     } finally {
       await rm(unfinished, { force: true });
     }
   }
 
-  /** One try; given up when this node's place in the tree changes. */
+  /** One try, as `#keep`; given up when this node's place in the tree changes. */
   async #round(
     image: Digest,
     layer: LayerRecord,
     { mapPath, signal }: { readonly mapPath: string; readonly signal: AbortSignal },
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { node, client } = this.#parts;
     const parentOf = (position: TreePosition | undefined): string =>
       position === undefined || position.isRoot ? "" : (position.parent?.boot ?? "");
@@ -132,7 +143,7 @@ export class MapExchange {
     try {
       const both = AbortSignal.any([signal, moved.signal]);
       const map = await client.fetchMap(image, digestHex(layer.diffId), { signal: both });
-      await this.#keep(map, layer, { mapPath, signal: both });
+      return await this.#keep(map, layer, { mapPath, signal: both });
     } finally {
       stopListening();
     }
@@ -177,11 +188,13 @@ async function writeMap(map: FetchedMap, path: string, signal: AbortSignal): Pro
   }
 }
 
-/** A peer's map is trusted like the cluster key; what it says of itself must still be true. */
-async function checkMap(path: string, layer: LayerRecord): Promise<void> {
+/**
+ * A peer's map is trusted like the cluster key; what it says of itself must still be true. False
+ * for a right map of another blob: the reader's registry need not have that one.
+ */
+async function isMapOf(path: string, layer: LayerRecord): Promise<boolean> {
   await using map = await openLayerMap(path, { diffId: layer.diffId });
   await map.verify();
   const { blobDigest, blobBytes } = map.info;
-  if (blobDigest === layer.blobDigest && blobBytes === layer.blobBytes) return;
-  throw new DaemonError("data-loss", `the map is not that of blob ${layer.blobDigest}`);
+  return blobDigest === layer.blobDigest && blobBytes === layer.blobBytes;
 }

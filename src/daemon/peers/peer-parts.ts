@@ -41,6 +41,7 @@ export interface PeerSideParts {
 export interface PeerParts {
   readonly node: PeerNode;
   readonly client: ExchangeClient;
+  readonly server: BlockServer;
   readonly identity: Identity;
   readonly counters: ExchangeCounters;
   readonly tokens: RegistryTokens;
@@ -106,7 +107,7 @@ export async function openPeerParts(
   const mirror = peer.mirror === "" ? undefined : await server.listenClear(addressOf(peer.mirror));
   const node = await startNode(building, { client, exchangePort: exchange.port });
   const { counters } = shared;
-  return { node, client, identity, counters, tokens, images, orders, exchange, mirror };
+  return { node, client, server, identity, counters, tokens, images, orders, exchange, mirror };
 }
 
 function openTokens({ holder, parts, scope }: Building): RegistryTokens {

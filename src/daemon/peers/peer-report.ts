@@ -24,6 +24,7 @@ const NO_PEERS: PeersReport = {
   members: [],
   seeds: [],
   problems: [],
+  refused: {},
 };
 
 export async function peersReport({ parts }: ImageService): Promise<PeersReport> {
@@ -51,6 +52,7 @@ export async function peersReport({ parts }: ImageService): Promise<PeersReport>
       count,
       secondsAgo: Math.round(ageMs / SECOND_MS),
     })),
+    refused: { ...report.packets.refused, connections: peers.refusedConnections },
   };
 }
 

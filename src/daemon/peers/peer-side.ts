@@ -102,6 +102,11 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
     return this.#parts.counters;
   }
 
+  /** Connections to the block server that did not get past the handshake. */
+  get refusedConnections(): number {
+    return this.#parts.server.counts.strangers;
+  }
+
   /** Where clients with a certificate read images. */
   get url(): string {
     const { node, exchange } = this.#parts;

@@ -11,7 +11,7 @@ import { FRAME, decodeTick, malformedFrame } from "./frames.ts";
 import type { FrameType } from "./frames.ts";
 import type { LaneSlot } from "./lane.ts";
 import { READER_BUFFER_BYTES_MAX } from "./limits.ts";
-import { EXCHANGE_PREFIX, MEDIA_TYPE, decodeError, encodeBlocksRequest } from "./protocol.ts";
+import { MEDIA_TYPE, decodeError, encodeBlocksRequest } from "./protocol.ts";
 import type { BlockRange, BlocksRequest } from "./protocol.ts";
 import { WaitBook } from "./wait-book.ts";
 
@@ -130,7 +130,7 @@ export class BlockStream {
     try {
       const { response, slot } = await connections.request(this.peer, {
         method: "POST",
-        target: `${EXCHANGE_PREFIX}blocks`,
+        resource: "blocks",
         body: encodeBlocksRequest(request),
         contentType: MEDIA_TYPE.request,
         lane: isReader ? "demand" : "bulk",

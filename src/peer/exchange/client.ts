@@ -7,6 +7,8 @@ import { FETCH_PRIORITY } from "../../block/index.ts";
 import type { Digest } from "../../oci/index.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import type { Identity } from "../transport/identity.ts";
+import { WIRE_VERSIONS } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 import { PeerConnections } from "./connections.ts";
 import type { ExchangeCounters } from "./counters.ts";
 import { PeerHealth } from "./health.ts";
@@ -17,7 +19,7 @@ import { readMap, readOrder } from "./peer-streams.ts";
 import type { OrderBatch } from "./peer-streams.ts";
 import { rungsOf } from "./position.ts";
 import type { PositionLookup } from "./position.ts";
-import { EXCHANGE_PREFIX, MEDIA_TYPE, mapTarget, orderTarget } from "./protocol.ts";
+import { MEDIA_TYPE, mapResource, orderResource } from "./protocol.ts";
 import { TreeSource } from "./tree-source.ts";
 import type { TreeSourceLayer } from "./tree-source.ts";
 import type { TreeReadContext } from "./tree-read.ts";
@@ -39,6 +41,8 @@ export interface ExchangeClientOptions {
   /** Whether this member, which is no root, may read the registry now, its peers being silent. */
   readonly mayLeave?: (image: Digest) => boolean;
   readonly onRootLost?: (image: Digest) => void;
+  /** Others than WIRE_VERSIONS: for tests of an upgrade. */
+  readonly versions?: WireVersions;
   readonly onConvicted?: (peerId: string) => void;
   /** To be passed on to the tree's manager. */
   readonly onTrouble?: (image: string, peerId: string, trouble: Trouble) => void;
@@ -61,7 +65,8 @@ export class ExchangeClient implements Disposable {
   constructor(options: ExchangeClientOptions) {
     this.#options = options;
     const { identity, clock, selfId, positions, waits, counters } = options;
-    this.#connections = new PeerConnections({ identity, clock });
+    const { versions = WIRE_VERSIONS } = options;
+    this.#connections = new PeerConnections({ identity, clock, versions });
     this.health = new PeerHealth(options);
     const { health } = this;
     const connections = this.#connections;
@@ -148,7 +153,7 @@ export class ExchangeClient implements Disposable {
     try {
       const reply = await this.#connections.request(peer, {
         method: "GET",
-        target: mapTarget(asked.diffId, asked.image, asked.path),
+        resource: mapResource(asked.diffId, asked.image, asked.path),
         lane: "control",
         priority: FETCH_PRIORITY.reader,
         signal: watch.signal,
@@ -216,7 +221,7 @@ export class ExchangeClient implements Disposable {
       counters.add(peer.id, "requestsOut");
       const reply = await this.#connections.request(peer, {
         method: "GET",
-        target: orderTarget(image, options.from),
+        resource: orderResource(image, options.from),
         lane: "control",
         priority: FETCH_PRIORITY.prefetch,
         signal: watch.signal,
@@ -245,7 +250,7 @@ export class ExchangeClient implements Disposable {
   ): Promise<Uint8Array> {
     const { response } = await this.#connections.request(to, {
       method: "POST",
-      target: `${EXCHANGE_PREFIX}view`,
+      resource: "view",
       body: records,
       contentType: MEDIA_TYPE.view,
       lane: "control",
@@ -275,7 +280,7 @@ export class ExchangeClient implements Disposable {
   async probe(to: PeerRef, { signal }: { readonly signal: AbortSignal }): Promise<void> {
     const { response } = await this.#connections.request(to, {
       method: "GET",
-      target: `${EXCHANGE_PREFIX}probe`,
+      resource: "probe",
       lane: "control",
       priority: FETCH_PRIORITY.reader,
       signal,

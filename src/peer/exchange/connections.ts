@@ -11,6 +11,8 @@ import type { FetchPriority } from "../../block/index.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import type { Identity } from "../transport/identity.ts";
 import { memberMismatch } from "../transport/identity.ts";
+import { spokenVersion } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 import { Lane } from "./lane.ts";
 import type { LaneName, LaneSlot } from "./lane.ts";
 import {
@@ -20,11 +22,12 @@ import {
   PEERS_MAX,
   PEER_IDLE_MS,
 } from "./limits.ts";
-import { REFUSAL_BYTES_MAX, decodeError } from "./protocol.ts";
+import { REFUSAL_BYTES_MAX, decodeError, targetOf } from "./protocol.ts";
 
 export interface PeerRequest {
   readonly method: "GET" | "POST";
-  readonly target: string;
+  /** Below the version's prefix: `blocks`. */
+  readonly resource: string;
   readonly body?: Uint8Array;
   readonly contentType?: string;
   readonly lane: LaneName;
@@ -73,20 +76,23 @@ export interface PeerConnectionsOptions {
   /** Undefined: without TLS, for tests and measurements only. */
   readonly identity: Identity | undefined;
   readonly clock: Clock;
+  readonly versions: WireVersions;
 }
 
 export class PeerConnections implements Disposable {
   readonly #identity: Identity | undefined;
   readonly #clock: Clock;
+  readonly #versions: WireVersions;
   /** By member id; the least recently used first. */
   readonly #links = new Map<string, PeerLink>();
   readonly #stopRotation: (() => void) | undefined;
   #cancelTimer: (() => void) | undefined;
   #isClosed = false;
 
-  constructor({ identity, clock }: PeerConnectionsOptions) {
+  constructor({ identity, clock, versions }: PeerConnectionsOptions) {
     this.#identity = identity;
     this.#clock = clock;
+    this.#versions = versions;
     this.#stopRotation = identity?.onRotate(() => {
       // What is under way goes on; the next request brings the new certificate.
       this.#links.clear();
@@ -164,13 +170,13 @@ export class PeerConnections implements Disposable {
 
   #start(link: PeerLink, request: PeerRequest): ClientRequest {
     const { peer, agents } = link;
-    const { body, contentType, target, method } = request;
+    const { body, contentType, resource, method } = request;
     const options: RequestOptions = {
       agent: agents[request.lane],
       host: peer.address.host,
       port: peer.exchangePort,
       method,
-      path: target,
+      path: targetOf(spokenVersion(this.#versions, peer.version), resource),
       maxHeaderSize: HEADER_BYTES_MAX,
       headers: {
         host: "faasnet",
@@ -247,7 +253,8 @@ function isSamePlace(one: PeerRef, other: PeerRef): boolean {
   return (
     one.boot === other.boot &&
     one.address.host === other.address.host &&
-    one.exchangePort === other.exchangePort
+    one.exchangePort === other.exchangePort &&
+    one.version === other.version
   );
 }
 

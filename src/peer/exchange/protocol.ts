@@ -12,9 +12,12 @@ import {
   REQUEST_BLOCKS_MAX,
   TARGET_CHARS_MAX,
 } from "./limits.ts";
+import { versionsText } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 import type { TreeEpoch } from "./position.ts";
 
-export const EXCHANGE_PREFIX = "/faasnet/1/";
+/** Of every resource of members; the version follows: `/faasnet/1/blocks`. */
+export const EXCHANGE_PREFIX = "/faasnet/";
 export const MEDIA_TYPE = {
   request: "application/vnd.faasnet.request.v1+json",
   frames: "application/vnd.faasnet.frames.v1",
@@ -161,23 +164,37 @@ function invalid(what: string): DaemonError {
   return new DaemonError("invalid-argument", `malformed request: ${what}`);
 }
 
-export function mapTarget(diffId: string, image: string, path: readonly string[]): string {
+/** The path and query of a resource in one version. */
+export function targetOf(version: number, resource: string): string {
+  return `${EXCHANGE_PREFIX}${version}/${resource}`;
+}
+
+export function mapResource(diffId: string, image: string, path: readonly string[]): string {
   const query = new URLSearchParams({ image });
   for (const id of path) query.append("path", id);
-  return `${EXCHANGE_PREFIX}maps/${diffId}?${query.toString()}`;
+  return `maps/${diffId}?${query.toString()}`;
 }
 
-export function orderTarget(image: string, from: number): string {
-  return `${EXCHANGE_PREFIX}order/${image}?from=${from}`;
+export function orderResource(image: string, from: number): string {
+  return `order/${image}?from=${from}`;
 }
 
-/** Path and query below EXCHANGE_PREFIX; `not-found` or `invalid-argument`. */
-export function parseTarget(method: string, target: string): ExchangeTarget {
+/**
+ * A path below EXCHANGE_PREFIX, with its query. `not-found` or `invalid-argument`,
+ * `failed-precondition` for a version that is not spoken.
+ */
+export function parseTarget(
+  method: string,
+  target: string,
+  versions: WireVersions,
+): ExchangeTarget {
   if (target.length > TARGET_CHARS_MAX) throw invalid("target");
   const cut = target.indexOf("?");
   const path = cut < 0 ? target : target.slice(0, cut);
   const query = new URLSearchParams(cut < 0 ? "" : target.slice(cut + 1));
-  const [kind = "", name = "", ...rest] = path.slice(EXCHANGE_PREFIX.length).split("/");
+  const parts = path.slice(EXCHANGE_PREFIX.length).split("/");
+  const [version = "", kind = "", name = "", ...rest] = parts;
+  checkVersion(version, versions);
   const verb = kind === "blocks" || kind === "view" ? "POST" : "GET";
   const hasName = kind === "maps" || kind === "order";
   if (rest.length > 0 || (name !== "") !== hasName) throw unknownTarget();
@@ -186,6 +203,15 @@ export function parseTarget(method: string, target: string): ExchangeTarget {
   if (kind === "maps") return parseMapTarget(name, query);
   if (kind === "order") return parseOrderTarget(name, query);
   return { kind: kind === "blocks" ? "blocks" : kind === "view" ? "view" : "probe" };
+}
+
+/** Nothing of the request is read before: another version may mean something else by it. */
+function checkVersion(text: string, versions: WireVersions): void {
+  if (!/^[1-9]\d{0,2}$/.test(text)) throw unknownTarget();
+  const version = Number(text);
+  if (version >= versions.lowest && version <= versions.highest) return;
+  const what = `exchange version ${version}; this node speaks ${versionsText(versions)}`;
+  throw new DaemonError("failed-precondition", what);
 }
 
 function parseMapTarget(diffId: string, query: URLSearchParams): ExchangeTarget {

@@ -7,6 +7,8 @@ import { Scope } from "../../base/scope.ts";
 import { FETCH_PRIORITY } from "../../block/index.ts";
 import type { Identity } from "../transport/identity.ts";
 import type { PeerName } from "../transport/identity-names.ts";
+import { WIRE_VERSIONS } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 import { BlockReply } from "./block-reply.ts";
 import type { BlockOutcome } from "./block-reply.ts";
 import { StreamLimit } from "./children.ts";
@@ -14,6 +16,7 @@ import type { ExchangeCounters } from "./counters.ts";
 import { EpochBook } from "./epochs.ts";
 import { ChunkPool, FrameSender } from "./frame-sender.ts";
 import { HttpListener } from "./http-server.ts";
+import { isLoopbackHost, isLoopbackName } from "./loopback.ts";
 import type { ListenAddress } from "./http-server.ts";
 import { REQUEST_BYTES_MAX, STREAMS_MAX, STREAMS_PER_CHILD_MAX, VIEW_BYTES_MAX } from "./limits.ts";
 import { MissBook } from "./miss-book.ts";
@@ -51,6 +54,8 @@ export interface BlockServerOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly uploadBytesPerSecond?: number | undefined;
+  /** Others than WIRE_VERSIONS: for tests of an upgrade. */
+  readonly versions?: WireVersions;
 }
 
 const OUTCOME_COUNTER = {
@@ -100,12 +105,18 @@ export class BlockServer implements AsyncDisposable {
 
   /** `/v2/` alone, for programs on this machine; `invalid-argument` for any other address. */
   async listenClear(address: ListenAddress): Promise<ListenAddress> {
-    if (!/^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1|localhost)$/.test(address.host)) {
+    if (!isLoopbackHost(address.host)) {
       const what = `${address.host} is not a loopback address: only those are served without TLS`;
       throw new DaemonError("invalid-argument", what);
     }
     const listener = HttpListener.clear((request, response) => {
-      void this.#handle(request, response, { kind: "client", name: "loopback" });
+      if (isLoopbackName(request.headers.host)) {
+        void this.#handle(request, response, { kind: "client", name: "loopback" });
+        return;
+      }
+      // A browser's page may have its own name point here (DNS rebinding): it still says that name.
+      const what = "only requests to a loopback address or localhost are served here";
+      refuse(request, response, new DaemonError("permission-denied", what));
     });
     return this.#listen(listener, address);
   }
@@ -144,7 +155,7 @@ export class BlockServer implements AsyncDisposable {
     }
   }
 
-  /** A request below `/faasnet/1/`; rejects when it is to be refused. */
+  /** A request below `/faasnet/`; rejects when it is to be refused. */
   async handleMember(
     request: IncomingMessage,
     response: ServerResponse,
@@ -153,7 +164,8 @@ export class BlockServer implements AsyncDisposable {
     if (peer.kind !== "member") {
       throw new DaemonError("permission-denied", "this is for members of the cluster");
     }
-    const target = parseTarget(request.method ?? "", request.url ?? "");
+    const { versions = WIRE_VERSIONS } = this.#options;
+    const target = parseTarget(request.method ?? "", request.url ?? "", versions);
     const [id = ""] = peer.ids;
     if (target.kind === "blocks") {
       await this.#blocks(request, response, { ids: peer.ids, signal });

@@ -4,10 +4,13 @@
  *     packet  := version:u8 (kind:u8 length:u16 body)*
  *     view    := version:u8 count:u32 (state:u8 incarnation:u32 member)*
  *
- * All numbers are big-endian. A message of an unknown kind is skipped, so that a newer version may
- * add some; a packet of an unknown version is refused. docs/formats/membership.md has the bodies.
+ * All numbers are big-endian. A message of an unknown kind is skipped, and so is what stands behind
+ * the fields of a known one: a newer version may add both. A packet of a version that is not spoken
+ * is refused. docs/formats/membership.md has the bodies.
  */
 import { DaemonError } from "../../base/errors.ts";
+import { versionsText, WIRE_VERSION, WIRE_VERSIONS } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 import {
   INCARNATION_MAX,
   MEMBERS_MAX,
@@ -17,17 +20,6 @@ import {
 import type { MemberState } from "./member.ts";
 import type { Message, ViewRecord } from "./messages.ts";
 import { FieldReader, FieldWriter, malformed } from "./wire.ts";
-
-/** Raised when a message's body changes. */
-export const WIRE_VERSION = 1;
-
-/** The wire versions that a node speaks, both included; others are refused by name. */
-export interface WireVersions {
-  readonly lowest: number;
-  readonly highest: number;
-}
-
-export const WIRE_VERSIONS: WireVersions = { lowest: WIRE_VERSION, highest: WIRE_VERSION };
 
 /** Kind and length before each message. */
 const MESSAGE_HEADER_BYTES = 3;
@@ -128,18 +120,20 @@ export function decodePacket(
     const body = new FieldReader(reader.bytes(reader.u16()));
     if (kind === undefined) continue;
     messages.push(readBody(kind, body));
-    if (body.left > 0) throw malformed(`${body.left} bytes after a message of kind ${kind}`);
   }
   return messages;
 }
 
-function checkVersion(reader: FieldReader, { lowest, highest }: WireVersions): void {
+function checkVersion(reader: FieldReader, versions: WireVersions): void {
   const version = reader.u8();
-  if (version >= lowest && version <= highest) return;
-  throw new DaemonError(
-    "failed-precondition",
-    `membership version ${version}; this node speaks ${lowest === highest ? lowest : `${lowest} to ${highest}`}`,
-  );
+  if (version >= versions.lowest && version <= versions.highest) return;
+  const what = `membership version ${version}; this node speaks ${versionsText(versions)}`;
+  throw new DaemonError("failed-precondition", what);
+}
+
+/** The version that a view is written in, as the first byte says. Throws `data-loss` for none. */
+export function viewVersion(bytes: Uint8Array): number {
+  return new FieldReader(bytes).u8();
 }
 
 /** A whole view, for push/pull. */

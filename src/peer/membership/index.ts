@@ -2,15 +2,9 @@
  * Membership: who is in the cluster. `Swim` is the state machine; whoever uses it gives it time,
  * packets and views, and does what it returns.
  */
-export {
-  decodePacket,
-  decodeView,
-  encodePacket,
-  encodeView,
-  WIRE_VERSION,
-  WIRE_VERSIONS,
-} from "./codec.ts";
-export type { WireVersions } from "./codec.ts";
+export { WIRE_VERSION, WIRE_VERSIONS } from "../wire-versions.ts";
+export type { WireVersions } from "../wire-versions.ts";
+export { decodePacket, decodeView, encodePacket, encodeView } from "./codec.ts";
 export { MEMBERSHIP_PRESETS, checkConfig } from "./config.ts";
 export type { MembershipConfig, MembershipPreset } from "./config.ts";
 export type { Destination, Effect, MembershipEvent } from "./effects.ts";

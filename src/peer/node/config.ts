@@ -1,7 +1,7 @@
 /** What a node has to be told. docs/peers.md says what each setting costs. */
 import { DaemonError } from "../../base/errors.ts";
-import { WIRE_VERSIONS } from "../membership/codec.ts";
-import type { WireVersions } from "../membership/codec.ts";
+import { WIRE_VERSIONS } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 import { checkConfig, MEMBERSHIP_PRESETS } from "../membership/config.ts";
 import type { MembershipConfig } from "../membership/config.ts";
 import type { Address } from "../membership/member.ts";

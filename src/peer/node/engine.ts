@@ -5,7 +5,13 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
-import { decodePacket, decodeView, encodePacket, encodeView } from "../membership/codec.ts";
+import {
+  decodePacket,
+  decodeView,
+  encodePacket,
+  encodeView,
+  viewVersion,
+} from "../membership/codec.ts";
 import type { Destination, Effect, MembershipEvent } from "../membership/effects.ts";
 import { isPresent } from "../membership/member.ts";
 import type { Address, Member, MemberInfo } from "../membership/member.ts";
@@ -16,6 +22,7 @@ import { cloneSign, newBootId } from "../transport/boot-id.ts";
 import type { CloneSign, MachineState } from "../transport/boot-id.ts";
 import type { Greeted } from "../transport/greeting.ts";
 import type { KeyRing } from "../transport/key-ring.ts";
+import { spokenVersion } from "../wire-versions.ts";
 import type { PeerNodeConfig } from "./config.ts";
 import { encodeMeta, peerRefOf } from "./member-meta.ts";
 import { MemberWatch } from "./member-watch.ts";
@@ -92,7 +99,7 @@ export class Engine implements Disposable {
   #lastMembersMs = -Infinity;
   /** The trees know of this member alone. */
   #isAlone = true;
-  #view: { readonly bytes: Uint8Array; readonly untilMs: number } | undefined;
+  #view: { bytes: Uint8Array; version: number; untilMs: number } | undefined;
   #wake = { atMs: Infinity, cancel: (): void => undefined };
   #onLeft: (() => void) | undefined;
 
@@ -191,10 +198,10 @@ export class Engine implements Disposable {
     };
   }
 
-  /** Another's view came over a stream; resolves with ours. Throws `data-loss` and others. */
+  /** Another's view came over a stream; ours in its version. Throws `data-loss` and others. */
   onPushPull(bytes: Uint8Array): Uint8Array {
     const records = decodeView(bytes, this.#options.config.versions);
-    const answer = this.#encodedView();
+    const answer = this.#encodedView(viewVersion(bytes));
     this.#enter((nowMs) => {
       this.#isJoined = true;
       this.#step({ kind: "view", records }, nowMs);
@@ -432,10 +439,9 @@ export class Engine implements Disposable {
 
   /** What both speak; the lowest of ours for somebody unknown. */
   #versionFor({ boot }: Destination): number {
-    const { lowest, highest } = this.#options.config.versions;
     const member = this.#swim.get(this.watch.idOf(boot ?? "") ?? "");
     const theirs = member === undefined ? undefined : this.#treeMember(member)?.version;
-    return Math.max(lowest, Math.min(highest, theirs ?? lowest));
+    return spokenVersion(this.#options.config.versions, theirs);
   }
 
   #probe(target: Member, sequence: number): void {
@@ -457,7 +463,8 @@ export class Engine implements Disposable {
       done();
       return;
     }
-    this.#calls.pushPull(ref, this.#encodedView(), ({ value, error }) => {
+    const view = this.#encodedView(spokenVersion(this.#options.config.versions, ref.version));
+    this.#calls.pushPull(ref, view, ({ value, error }) => {
       done();
       this.watch.streamed(ref.id, error, {});
       if (value === undefined) return;
@@ -477,11 +484,11 @@ export class Engine implements Disposable {
     }
   }
 
-  #encodedView(): Uint8Array {
+  #encodedView(version: number): Uint8Array {
     const nowMs = this.#options.clock.nowMs();
-    if (this.#view === undefined || this.#view.untilMs < nowMs) {
-      const bytes = encodeView(this.#swim.records(), this.#options.config.versions.lowest);
-      this.#view = { bytes, untilMs: nowMs + VIEW_FRESH_MS };
+    if (this.#view?.version !== version || this.#view.untilMs < nowMs) {
+      const bytes = encodeView(this.#swim.records(), version);
+      this.#view = { bytes, version, untilMs: nowMs + VIEW_FRESH_MS };
     }
     return this.#view.bytes;
   }

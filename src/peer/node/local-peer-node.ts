@@ -31,7 +31,7 @@ const RESOLVE_ALONE_INTERVAL_MS = 5000;
 /** The key file is read again after this, ms. */
 const KEY_INTERVAL_MS = 5000;
 /** Leaving takes at most so long, ms; whoever did not hear of it finds out by probing. */
-const LEAVE_MS_MAX = 3000;
+const LEAVE_MS_MAX = 500;
 
 export interface LocalPeerNodeOptions {
   readonly config: PeerNodeConfig;

@@ -5,7 +5,6 @@
 import type { Clock } from "../../base/clock.ts";
 import { DaemonError } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
-import type { WireVersions } from "../membership/codec.ts";
 import type { Destination } from "../membership/effects.ts";
 import type { Address, MemberInfo } from "../membership/member.ts";
 import { decodeGreeting, encodeGreeting } from "../transport/greeting-codec.ts";
@@ -15,6 +14,8 @@ import type { Greeted, GreetingEffect } from "../transport/greeting.ts";
 import type { KeyRing } from "../transport/key-ring.ts";
 import { Sealer } from "../transport/seal.ts";
 import type { Refusal } from "../transport/seal.ts";
+import { versionsText } from "../wire-versions.ts";
+import type { WireVersions } from "../wire-versions.ts";
 
 /** The first byte of what is sealed. */
 export const CONTENT = { membership: 1, tree: 2, greeting: 3 } as const;
@@ -152,9 +153,9 @@ export class PacketPort {
     if (hello.kind !== "hello" || !this.#greeting.mayWelcome(nowMs)) return;
     const version = commonVersion(hello.versions, this.#options.versions);
     if (version === 0) {
-      const { lowest, highest } = hello.versions;
-      const detail = `it speaks versions ${lowest} to ${highest}`;
-      this.#options.handlers.onRefused("other-version", from, detail);
+      const detail = `it speaks version ${versionsText(hello.versions)}, this node `;
+      const own = versionsText(this.#options.versions);
+      this.#options.handlers.onRefused("other-version", from, detail + own);
     }
     const self = this.#options.handlers.self();
     const { nonce } = hello;

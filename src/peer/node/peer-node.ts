@@ -69,7 +69,7 @@ export interface PeerNodeStart {
 
 /** Questions to the worker that wait for an answer; more are refused. */
 const CALLS_MAX = 4096;
-/** After the node has left the cluster (3 s at most) its thread ends within this, ms. */
+/** After the node has left the cluster (half a second at most) its thread ends within this, ms. */
 const STOP_MS_MAX = 5000;
 /** A thread that ended by itself is started again after this, ms; twice that the next time. */
 const RESTART_MS = 500;

@@ -5,7 +5,8 @@
  *     welcome := 2:u8 version:u8           nonce:8 wallMs:u48 incarnation:u32 member
  *
  * A hello is as long as the longest welcome. It can be repeated by anybody who saw it, so an answer
- * must never be longer than what brought it about.
+ * must never be longer than what brought it about. What a later version adds behind the fields of
+ * either is skipped: both sides have to read them to learn that there is no common version.
  */
 import { INCARNATION_MAX } from "../membership/limits.ts";
 import type { MemberInfo } from "../membership/member.ts";
@@ -75,7 +76,6 @@ export function decodeGreeting(bytes: Uint8Array): GreetingMessage {
   const incarnation = reader.u32();
   if (incarnation > INCARNATION_MAX) throw malformed(`incarnation ${incarnation}`);
   const member = reader.member();
-  if (reader.left > 0) throw malformed(`${reader.left} bytes after a welcome`);
   return { kind: "welcome", version, nonce, wallMs, incarnation, member };
 }
 

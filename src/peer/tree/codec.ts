@@ -18,12 +18,13 @@ import type {
   Report,
   TreeMessage,
 } from "./messages.ts";
+import { WIRE_VERSION, WIRE_VERSION_LOWEST } from "../wire-versions.ts";
 import { malformed, MESSAGE_BYTES_MAX, TreeReader, TreeWriter } from "./wire.ts";
 
 /** Raised when a body gets another field, or there is another kind. */
-export const TREE_WIRE_VERSION = 1;
+export const TREE_WIRE_VERSION = WIRE_VERSION;
 /** The oldest version whose messages are still read, and that still reads ours. */
-export const TREE_WIRE_OLDEST = 1;
+export const TREE_WIRE_OLDEST = WIRE_VERSION_LOWEST;
 
 export interface WireVersions {
   readonly version: number;
@@ -72,7 +73,7 @@ export function encodeTreeMessage(message: TreeMessage, wire = TREE_WIRE): Uint8
 
 /**
  * Throws `data-loss` naming what is wrong; `failed-precondition` when the sender's version and ours
- * have nothing in common.
+ * have nothing in common, `unimplemented` for a kind that a newer version has added.
  */
 export function decodeTreeMessage(bytes: Uint8Array, wire = TREE_WIRE): TreeMessage {
   if (bytes.length > MESSAGE_BYTES_MAX) throw malformed(`${bytes.length} bytes`);
@@ -84,8 +85,12 @@ export function decodeTreeMessage(bytes: Uint8Array, wire = TREE_WIRE): TreeMess
     const what = `tree version ${oldest} to ${version}; this node speaks ${wire.oldest} to`;
     throw new DaemonError("failed-precondition", `${what} ${wire.version}`);
   }
-  const kind = KINDS[from.u8()];
-  if (kind === undefined) throw malformed("an unknown kind");
+  const number = from.u8();
+  const kind = KINDS[number];
+  if (kind === undefined) {
+    if (version <= wire.version) throw malformed("an unknown kind");
+    throw new DaemonError("unimplemented", `kind ${number} of tree version ${version}`);
+  }
   const message = readBody(kind, from);
   if (from.left > 0 && version <= wire.version) {
     throw malformed(`${from.left} bytes after a ${kind}`);

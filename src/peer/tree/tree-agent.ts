@@ -221,6 +221,8 @@ export class TreeAgent {
       message = decodeTreeMessage(content, this.#wire);
     } catch (error) {
       if (!(error instanceof DaemonError)) throw error;
+      // A newer version's messages that an older one need not know.
+      if (error.code === "unimplemented") return;
       this.#context.event({ kind: "bad-packet", sender, message: error.message });
       return;
     }

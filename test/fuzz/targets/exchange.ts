@@ -12,10 +12,11 @@ import { parseOrder } from "../../../src/peer/exchange/peer-streams.ts";
 import {
   decodeError,
   encodeBlocksRequest,
-  mapTarget,
-  orderTarget,
+  mapResource,
+  orderResource,
   parseBlocksRequest,
   parseTarget,
+  targetOf,
 } from "../../../src/peer/exchange/protocol.ts";
 import { parseRange, parseRegistryTarget } from "../../../src/peer/exchange/registry-face.ts";
 import { peerNameOf } from "../../../src/peer/transport/identity-names.ts";
@@ -74,22 +75,24 @@ const REQUEST: FuzzTarget = {
   },
 };
 
+const VERSIONS = { lowest: 1, highest: 2 };
+
 const TARGET: FuzzTarget = {
   name: "exchange-target",
   seeds: () =>
     [
       "/faasnet/1/blocks",
       "/faasnet/1/probe",
-      mapTarget(HEX, DIGEST, ["node-1", "nöde 2"]),
-      orderTarget(DIGEST, 17),
+      targetOf(1, mapResource(HEX, DIGEST, ["node-1", "nöde 2"])),
+      targetOf(2, orderResource(DIGEST, 17)),
       `/v2/library/app/manifests/latest?ns=docker.io`,
       `/v2/a/b/blobs/${DIGEST}`,
       "bytes=10-200",
     ].map((text) => Buffer.from(text)),
   run: (bytes) => {
     const text = textOf(bytes);
-    tolerate(() => parseTarget("GET", text));
-    tolerate(() => parseTarget("POST", text));
+    tolerate(() => parseTarget("GET", text, VERSIONS));
+    tolerate(() => parseTarget("POST", text, VERSIONS));
     tolerate(() => parseRegistryTarget(text));
     tolerate(() => parseRange(text, 1000));
   },

@@ -2,7 +2,18 @@
 export { idleShare, machineTime, processSeconds } from "./cpu.ts";
 export { freeze, killNode, killServer, makeLiar, skewClock, thaw, untilServing } from "./faults.ts";
 export { registryUse, runFleet, type FleetRun } from "./fleet-run.ts";
-export { clearAbandonedNetworks } from "./network.ts";
+export { clearAbandonedNetworks, type Host } from "./network.ts";
+export { builtVersions, otherBuild, type Versions } from "./other-build.ts";
+export {
+  PacketTape,
+  hardwareOf,
+  payloadOf,
+  readdressed,
+  sendFrames,
+  sourceOf,
+  targetOf,
+  type Frame,
+} from "./packet-wire.ts";
 export {
   parseReadLog,
   readerProgram,
@@ -10,5 +21,6 @@ export {
   type FileList,
   type ReadLog,
 } from "./reader.ts";
+export { runStranger, type StrangerPlan, type StrangerResult } from "./stranger.ts";
 export { TreeLab } from "./tree-lab.ts";
-export type { PeerSettings, TreeNode } from "./tree-node.ts";
+export type { NodeMount, PeerSettings, TreeNode } from "./tree-node.ts";

@@ -217,6 +217,13 @@ export class NodeNetwork implements AsyncDisposable {
     );
   }
 
+  /** The switch's end of the node's cable: everything from and to the node passes it. */
+  cableOf(index: number): { readonly wrapper: readonly string[]; readonly port: string } {
+    this.#node(index);
+    const wrapper = ["nsenter", `--net=${NAMESPACES}/${this.#hub}`, "--"];
+    return { wrapper, port: `n${index + 1}` };
+  }
+
   /** What each node has sent and received so far, with all headers. */
   async wireBytes(): Promise<readonly WireBytes[]> {
     const shown = await run("ip", ["-n", this.#hub, "-json", "-stats", "link", "show"]);

@@ -1,25 +1,12 @@
 /** A program for containers that reads files and tells how long each read took (reader.c). */
 import { createHash } from "node:crypto";
-import { access, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { labFolder, projectFolder, run, type Lab, type TreeManifest } from "../lab/index.ts";
+import type { Lab, TreeManifest } from "../lab/index.ts";
+import { compiledProgram } from "./compiled.ts";
 
-/** Builds it once for each version of its source; it runs in any image. */
 export async function readerProgram(): Promise<string> {
-  const source = join(projectFolder, "test", "support", "tree-lab", "reader.c");
-  const hash = createHash("sha256").update(await readFile(source));
-  const binary = join(labFolder, "bin", `reader-${hash.digest("hex").slice(0, 12)}`);
-  const isBuilt = await access(binary).then(
-    () => true,
-    () => false,
-  );
-  if (isBuilt) return binary;
-  await mkdir(join(labFolder, "bin"), { recursive: true });
-  const partial = `${binary}.${process.pid}`;
-  const options = ["-O2", "-Wall", "-Wextra", "-Werror", "-static"];
-  await run("gcc", [...options, "-o", partial, source]);
-  await rename(partial, binary);
-  return binary;
+  return compiledProgram("reader");
 }
 
 export interface SlowRead {

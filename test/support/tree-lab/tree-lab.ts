@@ -81,9 +81,9 @@ export class TreeLab {
     }
   }
 
-  /** Resolves when every one of the running nodes knows all of them. */
-  async untilMembers(): Promise<void> {
-    const running = this.nodes.filter((node) => node.isRunning);
+  /** Resolves when every one of the running nodes (or of these) knows all of them. */
+  async untilMembers(nodes: readonly TreeNode[] = this.nodes): Promise<void> {
+    const running = nodes.filter((node) => node.isRunning);
     for (const node of running) {
       await eventually(
         `${node.name} knows ${running.length} members`,
@@ -97,17 +97,19 @@ export class TreeLab {
   }
 
   /**
-   * The image's tree as its manager has it, once it has all running nodes as members. For one image
-   * at a time.
+   * An image's tree as its manager has it, once it has all running nodes (or these) as members.
+   * Without `image` (a manifest's digest) there may be one tree only.
    */
-  async untilWhole(): Promise<TreeReport> {
-    const running = this.nodes.filter((node) => node.isRunning);
+  async untilWhole(nodes: readonly TreeNode[] = this.nodes, image = ""): Promise<TreeReport> {
+    const running = nodes.filter((node) => node.isRunning);
     let found: TreeReport | undefined;
     await eventually(
       `a tree of ${running.length} members`,
       async () => {
         for (const node of running) {
-          const whole = (await node.trees()).trees.find(({ isWhole }) => isWhole);
+          const whole = (await node.trees()).trees.find(
+            (tree) => tree.isWhole && (image === "" || tree.image === image),
+          );
           if (whole?.members.length === running.length) found = whole;
         }
         return found !== undefined;

@@ -58,6 +58,7 @@ export interface NodeMount {
   readonly image: LabImageName;
   readonly path: string;
   readonly manifestDigest: string;
+  readonly chainId: string;
 }
 
 export function gossipAddress(address: string): string {
@@ -246,7 +247,7 @@ export class TreeNode implements AsyncDisposable {
     };
     const chainId = ensured.layers.at(-1)?.chainId ?? "";
     const mounted = (await this.#call("Image.Mount", { chainId })) as { readonly path: string };
-    return { image, path: mounted.path, manifestDigest: ensured.manifestDigest };
+    return { image, path: mounted.path, manifestDigest: ensured.manifestDigest, chainId };
   }
 
   /** Runs a container of a mounted image to its end. */
@@ -256,6 +257,11 @@ export class TreeNode implements AsyncDisposable {
     options: ContainerOptions = {},
   ): Promise<ContainerResult> {
     return runContainer({ folder: this.folder, image, lower, command }, this.#labEnv, options);
+  }
+
+  /** Unmounts it: its containers have ended. */
+  async release({ chainId }: NodeMount): Promise<void> {
+    await this.#call("Image.Release", { chainId });
   }
 
   async clearCache(): Promise<void> {
@@ -292,6 +298,12 @@ export class TreeNode implements AsyncDisposable {
     const names = (await readdir(folder)).filter((name) => name.endsWith(".map"));
     const files = await Promise.all(names.map(async (name) => stat(join(folder, name))));
     return files.reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /** Lines of its log that are worse than a warning. */
+  async logErrors(): Promise<readonly string[]> {
+    const lines = (await readFile(this.logFile, "utf8")).split("\n");
+    return lines.filter((line) => /^\{"level":"(error|fatal)"/.test(line));
   }
 
   /** What all its roles have logged of one event. */

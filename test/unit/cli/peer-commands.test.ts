@@ -74,6 +74,7 @@ const PEERS: PeersReport = {
     },
     { kind: "moon-phase", who: "n2", detail: "wait", count: 1, secondsAgo: 60 },
   ],
+  refused: { malformed: 0, "unknown-key": 1200, forged: 1, connections: 4 },
 };
 
 const FED: TreeMemberReport = {
@@ -162,6 +163,7 @@ describe("commands about peers", () => {
         "self     n1",
         "members  2 alive of 3",
         "health   good",
+        "refused  1,201 packets (1,200 unknown-key, 1 forged), 4 connections",
         "",
         "NAME  STATE     FOR  ROUND TRIP  ADDRESS        BLOCKS FROM    ZONE  WIRE  NOTE",
         "n1    alive    1:15           -  10.0.0.1:7946  10.0.0.1:7947  a        1  this node, seed",

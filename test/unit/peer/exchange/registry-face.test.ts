@@ -47,10 +47,16 @@ describe("/v2/", () => {
     await node[Symbol.asyncDispose]();
   });
 
-  async function ask(path: string, options: { method?: string; range?: string } = {}) {
+  async function ask(
+    path: string,
+    options: { method?: string; range?: string; host?: string } = {},
+  ) {
     return new Promise<{ status: number; headers: Record<string, unknown>; body: Buffer }>(
       (resolve, reject) => {
-        const headers = options.range === undefined ? {} : { range: options.range };
+        const headers = {
+          ...(options.range === undefined ? {} : { range: options.range }),
+          ...(options.host === undefined ? {} : { host: options.host }),
+        };
         const outgoing = request(
           { host: "127.0.0.1", port, path, method: options.method ?? "GET", headers, agent: false },
           (response) => {
@@ -131,6 +137,17 @@ describe("/v2/", () => {
 
   it("gives nothing of the members' to whoever has no certificate", async () => {
     assert.equal((await ask("/faasnet/1/probe")).status, 403);
+  });
+
+  it("answers without TLS only who asks for loopback by name: no page of another site", async () => {
+    const at = "/v2/library/app/manifests/latest";
+    for (const host of ["127.0.0.1", "127.1.2.3:80", "[::1]:5000", "localhost", "LOCALHOST:1"]) {
+      assert.equal((await ask(at, { host })).status, 200, host);
+    }
+    const others = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:5000"];
+    for (const host of [...others, "10.0.0.1", "[::1].evil.example", "a@localhost", "::1"]) {
+      assert.equal((await ask(at, { host })).status, 403, host);
+    }
   });
 
   it("listens without TLS on loopback only", async () => {

@@ -27,6 +27,7 @@ import type {
 import type { PeerRef } from "../../../../src/peer/peer-ref.ts";
 import { Identity } from "../../../../src/peer/transport/identity.ts";
 import { KeyRing } from "../../../../src/peer/transport/key-ring.ts";
+import type { WireVersions } from "../../../../src/peer/wire-versions.ts";
 
 export const IMAGE = parseDigest(`sha256:${"1a".repeat(32)}`);
 export const LAYER = "2b".repeat(32);
@@ -163,6 +164,7 @@ export interface SimNodeOptions {
   readonly maps?: MapProvider;
   readonly orders?: OrderProvider;
   readonly documents?: DocumentProvider;
+  readonly versions?: WireVersions;
   /** Sends other bytes than it has: a liar. */
   readonly tamper?: (index: number, offset: number, piece: Uint8Array) => Uint8Array;
 }
@@ -196,6 +198,7 @@ export class SimNode implements AsyncDisposable, BlockProvider {
       positions: () => this.position,
       clock: systemClock,
       logger: silentLogger,
+      ...(options.versions === undefined ? {} : { versions: options.versions }),
       waits: this.waits,
       counters: this.counters,
     };
@@ -222,7 +225,7 @@ export class SimNode implements AsyncDisposable, BlockProvider {
 
   async listen(): Promise<PeerRef> {
     const { host, port } = await this.server.listen({ host: "127.0.0.1", port: 0 });
-    this.ref = refOf(this.id, host, port);
+    this.ref = refOf(this.id, host, port, this.#options.versions?.highest);
     return this.ref;
   }
 
@@ -315,9 +318,9 @@ interface ReadOptions {
   readonly signal?: AbortSignal;
 }
 
-export function refOf(id: string, host: string, port: number): PeerRef {
+export function refOf(id: string, host: string, port: number, version = 1): PeerRef {
   const address = { host, port };
-  return { id, boot: "0".repeat(32), address, exchangePort: port, zone: "", version: 1 };
+  return { id, boot: "0".repeat(32), address, exchangePort: port, zone: "", version };
 }
 
 /** Nodes, the first the root, each the parent of the next; ids `n0`, `n1`, … */

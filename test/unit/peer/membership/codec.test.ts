@@ -101,6 +101,16 @@ describe("Membership packets", () => {
     assert.deepEqual(decodePacket(encodePacket([unknown, ack])), [{ kind: "ack", sequence: 1 }]);
   });
 
+  it("skip fields that a later version adds behind those of a message", () => {
+    const [kind = 0, high = 0, low = 0, ...body] = encodeMessage({ kind: "ack", sequence: 1 });
+    const longer = Uint8Array.from([kind, high, low + 2, ...body, 9, 9]);
+    const packet = encodePacket([longer, encodeMessage({ kind: "nack", sequence: 2 })]);
+    assert.deepEqual(decodePacket(packet), [
+      { kind: "ack", sequence: 1 },
+      { kind: "nack", sequence: 2 },
+    ]);
+  });
+
   it("name the version of another wire format", () => {
     assert.throws(() => decodePacket(Uint8Array.of(2)), {
       code: "failed-precondition",

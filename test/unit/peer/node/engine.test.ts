@@ -241,6 +241,18 @@ describe("Nodes of adjacent versions", () => {
     assert.equal(shown.find(({ id }) => id === "newer")?.version, 2);
     assert.equal(newer.engine.self.version, 2);
   });
+
+  it("are one cluster where only the later of the two versions is common", async () => {
+    using network = new SimNetwork();
+    const both = { versions: { lowest: 1, highest: 2 } };
+    for (const id of ["a", "b"]) network.add(id, { config: both });
+    const newer = network.add("newer", { config: { versions: { lowest: 2, highest: 3 } } });
+    await network.time.runAsync(90_000, 50);
+    for (const peer of network.peers) assert.equal(peer.present().length, 3);
+    for (const peer of network.peers) assert.deepEqual(peer.findings(), []);
+    for (const peer of network.peers) assert.equal(peer.engine.watch.refused["other-version"], 0);
+    assert.equal(newer.engine.self.version, 3);
+  });
 });
 
 describe("A report", () => {

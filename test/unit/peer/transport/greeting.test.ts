@@ -176,11 +176,16 @@ describe("Greetings as bytes", () => {
     }
   });
 
-  it("are refused when cut, lengthened or unknown", () => {
+  it("skip what a later version adds behind a welcome", () => {
+    const longer = Uint8Array.of(...encodeGreeting(welcomeTo(hello)), 1, 2, 3);
+    assert.deepEqual(decodeGreeting(longer), welcomeTo(hello));
+  });
+
+  it("are refused when cut, too long or unknown", () => {
     const welcome = encodeGreeting(welcomeTo(hello));
     const broken = [
       ...Array.from(welcome, (_, length) => welcome.subarray(0, length)),
-      Uint8Array.of(...welcome, 0),
+      Uint8Array.of(...welcome, ...new Uint8Array(HELLO_BYTES)),
       encodeGreeting(hello).subarray(1),
       encodeGreeting(hello).subarray(0, -1),
       new Uint8Array(HELLO_BYTES + 1).fill(1),

@@ -103,5 +103,8 @@ describe("the codec of tree messages", () => {
     assert.throws(() => decodeTreeMessage(encodeTreeMessage(sample, one), three), {
       code: "failed-precondition",
     });
+    const added = Uint8Array.of(2, 1, 200, 7, 7);
+    assert.throws(() => decodeTreeMessage(added, one), { code: "unimplemented" });
+    assert.throws(() => decodeTreeMessage(added, two), { code: "data-loss" });
   });
 });
