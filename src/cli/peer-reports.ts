@@ -46,6 +46,7 @@ const peersSchema: z.ZodType<PeersReport> = z.looseObject({
   ),
   // An older daemon does not count it.
   refused: z.record(z.string(), count).default({}),
+  documentsBySource: z.record(z.string(), count).default({}), // none by an older daemon
 });
 
 const treesSchema: z.ZodType<TreesReport> = z.looseObject({

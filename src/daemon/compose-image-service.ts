@@ -32,7 +32,7 @@ import type { Config } from "./config.ts";
 import { ImageEnsurer } from "./ensure-image.ts";
 import { FreeSpaceWatch } from "./free-space-watch.ts";
 import { registryOptions } from "./environment.ts";
-import { StoredImageResolver } from "./image-resolver.ts";
+import { resolveAtPlace, StoredImageResolver } from "./image-resolver.ts";
 import { ImageService } from "./image-service.ts";
 import { ImageSources } from "./image-sources.ts";
 import { ImageStore } from "./image-store.ts";
@@ -109,7 +109,8 @@ async function compose(
   const readPath = await openReadPath(building, keeper, peers);
   const { images, layers, cache, resolver, sources } = readPath;
   const chains = await ChainStore.open(paths, images, { stop: stop.signal });
-  const resolveImage = new StoredImageResolver(images, sources, log);
+  const resolvePlace = peers === undefined ? resolveAtPlace(sources) : peers.resolvePlace(sources);
+  const resolveImage = new StoredImageResolver(images, resolvePlace, log);
   const ensurer = new ImageEnsurer(
     images,
     (request, wait) => resolveImage.resolve(request, wait),
@@ -161,7 +162,7 @@ async function openPeers(
 }
 
 function servePeers(peers: PeerSide, readPath: ReadPath, rootfs: Rootfs): void {
-  const { images, sources, layers, resolver, cache } = readPath;
+  const { images, sources, registries, layers, resolver, cache } = readPath;
   const blocksOf = (diffId: DiffId): number => cache.get(digestHex(diffId))?.usage().blocks ?? 0;
   // Mounts that the service before this one left are in use too.
   for (const { chainId } of rootfs.chains) {
@@ -169,7 +170,7 @@ function servePeers(peers: PeerSide, readPath: ReadPath, rootfs: Rootfs): void {
     if (image !== undefined) peers.images.use(image);
   }
   peers.serve({
-    ...{ images, sources, layers, resolver },
+    ...{ images, sources, registries, layers, resolver },
     heldBlocks: (image) => image.layers.reduce((sum, { diffId }) => sum + blocksOf(diffId), 0),
     isMounted: (image) => {
       const ids = new Set(chainIds(image.layers.map(({ diffId }) => diffId)).map(digestHex));
@@ -200,6 +201,7 @@ interface ReadPath {
   readonly resolver: BlockResolver;
   readonly images: ImageStore;
   readonly sources: ImageSources;
+  readonly registries: RegistryPool;
   readonly layers: LayerStore;
 }
 
@@ -238,7 +240,7 @@ async function openReadPath(
   const layers = scope.use(
     await LayerStore.open({ paths, cache, resolver, images, sources, registry, peers, log }),
   );
-  return { cache, resolver, images, sources, layers };
+  return { cache, resolver, images, sources, registries, layers };
 }
 
 function openBackground(

@@ -74,8 +74,11 @@ zone = ""
 # Timing of the membership protocol: lan, or local for many nodes on one machine.
 preset = "lan"
 # A loopback address ("127.0.0.1:7412") where programs of this machine read cached images as from a
-# registry; "faasnet peers mirror" prints containerd's lines for it. Empty: none.
+# registry, and the manifests of all others with the nodes' credentials; "faasnet peers mirror" prints
+# containerd's lines for it. Empty: none.
 mirror = ""
+# How long members believe what the registry said that a tag means. 0: it is asked each time.
+tag_ttl_seconds = 30
 # The most that is sent to other nodes. 0: no limit.
 upload_bytes_per_second = 0
 `;

@@ -81,6 +81,8 @@ const configSchema = z.strictObject({
       preset: z.enum(["lan", "local"]).default("lan"),
       /** A loopback address for plain OCI clients of this machine; empty: none. */
       mirror: z.string().default(""),
+      /** 0: the registry is asked each time. */
+      tagTtlSeconds: z.int().min(0).max(86_400).default(30),
       /** 0: no limit. */
       uploadBytesPerSecond: bytes.default(0),
     })

@@ -3,7 +3,7 @@ import { DEFAULT_REGISTRY_OPTIONS } from "../registry/index.ts";
 import type { RegistryOptions } from "../registry/index.ts";
 import type { Config } from "./config.ts";
 
-const USER_AGENT = "faasnet-snapshotter";
+export const USER_AGENT = "faasnet-snapshotter";
 
 function either(name: string): string | undefined {
   return process.env[name.toUpperCase()] ?? process.env[name.toLowerCase()];

@@ -14,6 +14,7 @@ import {
 } from "../oci/index.ts";
 import type { Digest, FetchPlan, Platform } from "../oci/index.ts";
 import { parseImageLocation } from "../registry/index.ts";
+import type { ResolvedImage, ResolveOptions } from "../registry/index.ts";
 import type { EnsureImageRequest } from "./ensure-image.ts";
 import type { ImageSources } from "./image-sources.ts";
 import type { ImageRecord, ImageStore } from "./image-store.ts";
@@ -22,14 +23,24 @@ interface SignalOption {
   readonly signal: AbortSignal;
 }
 
+/** The image of one place: `host[:port]/repository` with a tag or digest, or an archive. */
+export type ResolvePlace = (place: string, options: ResolveOptions) => Promise<ResolvedImage>;
+
+/** Each place itself is asked. */
+export function resolveAtPlace(sources: Pick<ImageSources, "get">): ResolvePlace {
+  return async (place, options) => (await sources.get(place)).resolve(options);
+}
+
+export type StoredImages = Pick<ImageStore, "image" | "images">;
+
 export class StoredImageResolver {
-  readonly #store: ImageStore;
-  readonly #sources: ImageSources;
+  readonly #store: StoredImages;
+  readonly #resolvePlace: ResolvePlace;
   readonly #log: Logger;
 
-  constructor(store: ImageStore, sources: ImageSources, log: Logger) {
+  constructor(store: StoredImages, resolvePlace: ResolvePlace, log: Logger) {
     this.#store = store;
-    this.#sources = sources;
+    this.#resolvePlace = resolvePlace;
     this.#log = log;
   }
 
@@ -44,8 +55,7 @@ export class StoredImageResolver {
     let failure: unknown;
     for (const place of placeTexts(request)) {
       try {
-        const source = await this.#sources.get(place.text);
-        const image = await source.resolve({ platform, ...options });
+        const image = await this.#resolvePlace(place.text, { platform, ...options });
         checkDigest(image.manifestDigest, request.manifestDigest);
         return recordOf(
           request,

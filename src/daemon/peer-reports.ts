@@ -73,6 +73,11 @@ export interface PeersReport {
    * handshake.
    */
   readonly refused: Readonly<Record<string, number>>;
+  /**
+   * Manifests and configs that this node has had since its start, by where from: `store` (known
+   * here), `owner` (the repository's owner), `member` (another that had it), `registry`.
+   */
+  readonly documentsBySource: Readonly<Record<string, number>>;
 }
 
 /** Blocks and their bytes as they were sent (compressed), by where they came from. */

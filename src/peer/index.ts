@@ -2,7 +2,10 @@
 export { BlockServer, ExchangeClient, ExchangeCounters, WaitBook } from "./exchange/index.ts";
 export type {
   BlockProvider,
+  DocumentName,
   DocumentProvider,
+  DocumentQuestion,
+  DocumentReply,
   FetchedMap,
   ListenAddress,
   MapProvider,
@@ -10,9 +13,12 @@ export type {
   OrderProvider,
   ProvidedBlob,
   ProvidedBlock,
+  ProvideDocumentOptions,
   ProvidedManifest,
   ProvideOptions,
   Repository,
+  SharedDocument,
+  SharedDocumentProvider,
   TreePosition,
   TreeSource,
   Trouble,
@@ -20,7 +26,7 @@ export type {
 } from "./exchange/index.ts";
 export { MEMBERSHIP_PRESETS } from "./membership/index.ts";
 export { hostPort, PEER_NODE_DEFAULTS, readKeyFile, WorkerPeerNode } from "./node/index.ts";
-export type { FindingKind, MembersReport, PeerNode } from "./node/index.ts";
+export type { FindingKind, MembersReport, PeerNode, RankedMembers } from "./node/index.ts";
 export type { PeerRef } from "./peer-ref.ts";
 export { Identity } from "./transport/identity.ts";
 export type { KeyRing } from "./transport/key-ring.ts";

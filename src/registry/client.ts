@@ -12,7 +12,6 @@ import {
   bareMediaType,
   digestOf,
   DOCUMENT_BYTES_MAX,
-  formatReference,
   MANIFEST_ACCEPT,
   tryParseDigest,
   verifyContent,
@@ -34,7 +33,7 @@ import {
   HOST_CONFIG_TTL_MS,
   RETRY_AFTER_MAX_MS,
 } from "./limits.ts";
-import { resolveImage } from "./resolve-image.ts";
+import { resolveReference } from "./resolve-image.ts";
 import type { RawManifest } from "./resolve-image.ts";
 import { backoffMs } from "./retry.ts";
 
@@ -109,21 +108,11 @@ export class RegistryClient {
    */
   async resolve(reference: Reference, options: ResolveOptions): Promise<ResolvedImage> {
     const { repository } = reference;
-    try {
-      const top = await this.fetchManifest(
-        repository,
-        reference.digest ?? reference.tag ?? "latest",
-        options,
-      );
-      const reader = {
-        manifest: async (descriptor: Descriptor) =>
-          (await this.fetchManifest(repository, descriptor.digest, options)).bytes,
-        config: (descriptor: Descriptor) => this.#fetchConfig(repository, descriptor, options),
-      };
-      return await resolveImage(top, reader, options);
-    } catch (error) {
-      throw withContext(error, `cannot resolve ${formatReference(reference)}`);
-    }
+    const documents = {
+      manifest: async (name: string) => this.fetchManifest(repository, name, options),
+      config: async (descriptor: Descriptor) => this.fetchConfig(repository, descriptor, options),
+    };
+    return resolveReference(reference, documents, options);
   }
 
   /** `name` is a tag or a digest; the digest of what is returned is always computed. */
@@ -132,17 +121,38 @@ export class RegistryClient {
     name: string,
     { signal }: { readonly signal: AbortSignal },
   ): Promise<RawManifest> {
+    const fetched = await this.#fetchManifest(repository, name, { signal });
+    if (fetched !== undefined) return fetched;
+    throw new DaemonError("data-loss", `${this.domain} says that nothing has changed unasked`);
+  }
+
+  /** The same of a tag whose meaning was known; undefined: it is still that. */
+  async fetchChangedManifest(
+    repository: string,
+    tag: string,
+    { known, signal }: { readonly known: Digest; readonly signal: AbortSignal },
+  ): Promise<RawManifest | undefined> {
+    return this.#fetchManifest(repository, tag, { known, signal });
+  }
+
+  async #fetchManifest(
+    repository: string,
+    name: string,
+    { known, signal }: { readonly known?: Digest; readonly signal: AbortSignal },
+  ): Promise<RawManifest | undefined> {
     const expected = tryParseDigest(name);
     const what = `manifest ${this.domain}/${repository} ${name}`;
     const need = expected === undefined ? "resolve" : "pull";
+    const accept = MANIFEST_ACCEPT.join(", ");
+    // A manifest's ETag is its digest, in registries that have one (RFC 9110 13.1.2).
+    const headers = known === undefined ? { accept } : { accept, "if-none-match": `"${known}"` };
     return this.#tryHosts({ need, signal }, async (endpoint) => {
-      const answer = await endpoint.send(
-        {
-          ...request(repository, `manifests/${name}`, what),
-          headers: { accept: MANIFEST_ACCEPT.join(", ") },
-        },
-        { signal },
-      );
+      const asked = { ...request(repository, `manifests/${name}`, what), headers };
+      const answer = await endpoint.send(asked, { signal }).catch((error: unknown) => {
+        if (known !== undefined && isNotModified(error)) return undefined;
+        throw error;
+      });
+      if (answer === undefined) return undefined;
       try {
         const { response } = answer;
         const bytes = await response.read(DOCUMENT_BYTES_MAX, this.#deps.clock);
@@ -157,22 +167,19 @@ export class RegistryClient {
     });
   }
 
-  async #fetchConfig(
+  /** A whole small blob, verified; `data-loss` when it is longer than a document can be. */
+  async fetchConfig(
     repository: string,
-    descriptor: Descriptor,
+    { digest, size }: { readonly digest: Digest; readonly size?: number },
     { signal }: { readonly signal: AbortSignal },
   ): Promise<Uint8Array> {
-    if (descriptor.size > DOCUMENT_BYTES_MAX) {
-      throw new DaemonError("data-loss", `config of ${descriptor.size} bytes`);
-    }
-    const options = { signal, size: descriptor.size };
+    checkDocumentBytes(size ?? 0);
+    const options = size === undefined ? { signal } : { signal, size };
     const pieces: Uint8Array[] = [];
-    for await (const piece of await this.openBlob(
-      repository,
-      descriptor.digest,
-      undefined,
-      options,
-    )) {
+    let length = 0;
+    for await (const piece of await this.openBlob(repository, digest, undefined, options)) {
+      length += piece.length;
+      checkDocumentBytes(length);
       pieces.push(piece);
     }
     return Buffer.concat(pieces);
@@ -336,6 +343,14 @@ function request(repository: string, path: string, what: string): EndpointReques
     priority: "demand",
     isBlob: false,
   };
+}
+
+function checkDocumentBytes(bytes: number): void {
+  if (bytes > DOCUMENT_BYTES_MAX) throw new DaemonError("data-loss", `config of ${bytes} bytes`);
+}
+
+function isNotModified(error: unknown): boolean {
+  return error instanceof DaemonError && error.details["status"] === 304;
 }
 
 function blobKey(repository: string, digest: Digest): string {

@@ -1,9 +1,10 @@
 /** From an image's first document to the manifest and config of one platform. */
 import { throwIfAborted } from "../base/abort.ts";
-import { DaemonError } from "../base/errors.ts";
+import { DaemonError, withContext } from "../base/errors.ts";
 import {
   choosePlatform,
   formatPlatform,
+  formatReference,
   INDEX_DEPTH_MAX,
   isConfigType,
   matchesPlatform,
@@ -12,7 +13,14 @@ import {
   planFetch,
   verifyContent,
 } from "../oci/index.ts";
-import type { Descriptor, Digest, ImageIndex, ImageManifest, Platform } from "../oci/index.ts";
+import type {
+  Descriptor,
+  Digest,
+  ImageIndex,
+  ImageManifest,
+  Platform,
+  Reference,
+} from "../oci/index.ts";
 import type { ResolvedImage, ResolveOptions } from "./image-source.ts";
 import { PLATFORM_GUESSES_MAX } from "./limits.ts";
 
@@ -136,4 +144,29 @@ export async function resolveImage(
   const found = await visit(top, search, { depth: 0, isPlatformKnown: false });
   if (found === undefined) throw notFound(options.platform, search.seen);
   return found;
+}
+
+/** The documents of one repository, wherever they come from. */
+export interface RepositoryDocuments {
+  /** `name` is a tag or a digest. */
+  manifest(name: string, options: { readonly signal: AbortSignal }): Promise<RawManifest>;
+  config(descriptor: Descriptor, options: { readonly signal: AbortSignal }): Promise<Uint8Array>;
+}
+
+/** As `resolveImage`, from a reference on. */
+export async function resolveReference(
+  reference: Reference,
+  documents: RepositoryDocuments,
+  options: ResolveOptions,
+): Promise<ResolvedImage> {
+  try {
+    const name = reference.digest ?? reference.tag ?? "latest";
+    const reader: DocumentReader = {
+      manifest: async ({ digest }) => (await documents.manifest(digest, options)).bytes,
+      config: async (descriptor) => documents.config(descriptor, options),
+    };
+    return await resolveImage(await documents.manifest(name, options), reader, options);
+  } catch (error) {
+    throw withContext(error, `cannot resolve ${formatReference(reference)}`);
+  }
 }

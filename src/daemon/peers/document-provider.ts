@@ -1,29 +1,36 @@
 /**
- * What this node knows of images, as a registry: manifests and tags as they were seen, configs, and
- * layers from the cache, the trees, and where need be the registry. For plain OCI clients.
+ * Images as this node has them, as a registry: manifests, tags and configs from here, from their
+ * owner or from the registry, and layers of images that are known here from the cache, the trees,
+ * and where need be the registry. For plain OCI clients.
  */
 import { throwIfAborted } from "../../base/abort.ts";
-import { DaemonError } from "../../base/errors.ts";
+import { DaemonError, errorCode } from "../../base/errors.ts";
 import type { ByteRange } from "../../base/range-set.ts";
 import { FETCH_PRIORITY, isSequential } from "../../block/index.ts";
 import type { BlockResolver, BlockTable } from "../../block/index.ts";
-import { digestHex, digestOf, tryParseReference } from "../../oci/index.ts";
+import { digestHex, isDomain, tryParseDigest } from "../../oci/index.ts";
 import type { Digest } from "../../oci/index.ts";
 import type {
+  DocumentName,
   DocumentProvider,
   ProvidedBlob,
+  ProvideDocumentOptions,
   ProvidedManifest,
   Repository,
+  SharedDocument,
 } from "../../peer/index.ts";
+import { isLocalOnly, splitHostPort } from "../../registry/index.ts";
+import { USER_AGENT } from "../environment.ts";
 import type { ImageSources } from "../image-sources.ts";
-import type { ImageRecord, ImageStore } from "../image-store.ts";
+import type { ImageStore } from "../image-store.ts";
 import type { LayerStore } from "../layer-store.ts";
-
-const DEFAULT_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json";
+import type { DocumentOwner } from "./document-owner.ts";
+import { configDigest, storedDocument } from "./document-places.ts";
 
 export interface DocumentParts {
-  readonly images: ImageStore;
-  readonly layers: LayerStore;
+  readonly documents: Pick<DocumentOwner, "get" | "isConfig">;
+  readonly images: Pick<ImageStore, "images" | "sourcesOf">;
+  readonly layers: Pick<LayerStore, "has" | "openLayer">;
   readonly resolver: BlockResolver;
   readonly sources: ImageSources;
 }
@@ -39,20 +46,33 @@ export class CachedDocuments implements DocumentProvider {
     this.#parts = parts;
   }
 
-  async manifest(repository: Repository, reference: string): Promise<ProvidedManifest | undefined> {
-    const record = this.#parts.images.images.find(
-      (image) => isNamed(image, repository, reference) || image.manifestDigest === reference,
-    );
-    if (record === undefined) return undefined;
-    const bytes = Buffer.from(record.manifest);
-    const { manifestDigest: digest } = record;
-    return { bytes, mediaType: mediaTypeOf(record.manifest), digest };
+  async manifest(
+    repository: Repository,
+    reference: string,
+    { signal, userAgent }: ProvideDocumentOptions,
+  ): Promise<ProvidedManifest | undefined> {
+    const { registry, name } = repository;
+    const isTag = tryParseDigest(reference) === undefined;
+    // It asks for an owner, who asks because nobody knows better: or it would wait for itself.
+    const isOwn = userAgent === USER_AGENT;
+    if (isOwn && isTag) return undefined;
+    const wanted = { kind: "manifest", registry, name, reference } as const;
+    if (registry === undefined || isOwn || !canBeAsked(registry)) {
+      return storedDocument(this.#parts.images.images, wanted);
+    }
+    return this.#shared({ ...wanted, registry }, signal);
   }
 
-  async blob(_repository: Repository, digest: Digest): Promise<ProvidedBlob | undefined> {
+  async blob(
+    { registry, name }: Repository,
+    digest: Digest,
+    { signal, userAgent }: ProvideDocumentOptions,
+  ): Promise<ProvidedBlob | undefined> {
+    const isOwn = userAgent === USER_AGENT;
     for (const image of this.#parts.images.images) {
-      const config = Buffer.from(image.config);
-      if (digestOf(config) === digest) return documentBlob(config);
+      if (configDigest(image) === digest) return documentBlob(Buffer.from(image.config));
+      // A daemon that has this mirror in its hosts.toml would wait for the block that it fetches.
+      if (isOwn) continue;
       const layer = image.layers.find(({ blobDigest }) => blobDigest === digest);
       if (layer === undefined || !this.#parts.layers.has(layer.diffId)) continue;
       const { map } = await this.#parts.layers.openLayer(layer.diffId);
@@ -63,7 +83,22 @@ export class CachedDocuments implements DocumentProvider {
         read: (range, options) => this.#read({ id, digest, table: map.blockTable }, range, options),
       };
     }
-    return undefined;
+    if (registry === undefined || isOwn || !canBeAsked(registry)) return undefined;
+    if (!this.#parts.documents.isConfig(digest)) return undefined;
+    const wanted = { kind: "config", registry, name, reference: digest } as const;
+    const found = await this.#shared(wanted, signal);
+    return found === undefined ? undefined : documentBlob(found.bytes);
+  }
+
+  /** Undefined where the client is to ask the registry with its own credentials. */
+  async #shared(wanted: DocumentName, signal: AbortSignal): Promise<SharedDocument | undefined> {
+    try {
+      return await this.#parts.documents.get(wanted, { signal });
+    } catch (error) {
+      throwIfAborted(signal);
+      if (["internal", "unavailable", "deadline-exceeded"].includes(errorCode(error))) throw error;
+      return undefined;
+    }
   }
 
   /** Block by block; what lies between blocks (a gzip trailer, say) only the registry has. */
@@ -117,6 +152,11 @@ export class CachedDocuments implements DocumentProvider {
   }
 }
 
+/** A program of this machine is not to make the daemon ask what only this machine reaches. */
+function canBeAsked(registry: string): boolean {
+  return isDomain(registry) && !isLocalOnly(splitHostPort(registry).host);
+}
+
 function documentBlob(bytes: Uint8Array): ProvidedBlob {
   return {
     size: bytes.length,
@@ -124,16 +164,4 @@ function documentBlob(bytes: Uint8Array): ProvidedBlob {
       yield await Promise.resolve(bytes.subarray(start, end));
     },
   };
-}
-
-/** Whether the image was seen under that tag of that repository. */
-function isNamed(image: ImageRecord, { registry, name }: Repository, tag: string): boolean {
-  const reference = tryParseReference(image.reference);
-  if (reference?.repository !== name || reference.tag !== tag) return false;
-  return registry === undefined || reference.domain === registry;
-}
-
-function mediaTypeOf(manifest: string): string {
-  const { mediaType } = JSON.parse(manifest) as { readonly mediaType?: unknown };
-  return typeof mediaType === "string" ? mediaType : DEFAULT_MANIFEST_TYPE;
 }

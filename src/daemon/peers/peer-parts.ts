@@ -18,9 +18,13 @@ import {
   WorkerPeerNode,
 } from "../../peer/index.ts";
 import type { KeyRing, ListenAddress, PeerNode, TreePosition, Trouble } from "../../peer/index.ts";
+import { isLocalOnly, splitHostPort } from "../../registry/index.ts";
 import type { Config } from "../config.ts";
 import type { ServedParts } from "./peer-side.ts";
 import { CachedBlockProvider, StoredMapProvider } from "./block-provider.ts";
+import { DocumentCache } from "./document-cache.ts";
+import { DocumentOwner } from "./document-owner.ts";
+import { registryDocument, storedDocument } from "./document-places.ts";
 import { CachedDocuments } from "./document-provider.ts";
 import { ImageOrders } from "./image-orders.ts";
 import { RegistryTokens } from "./registry-tokens.ts";
@@ -29,6 +33,7 @@ import { TreeImages } from "./tree-images.ts";
 /** Between two looks at the key file. */
 const KEY_FILE_MS = 5000;
 const PORT_MAX = 65_535;
+const SECOND_MS = 1000;
 
 export interface PeerSideParts {
   readonly clock: Clock;
@@ -47,6 +52,7 @@ export interface PeerParts {
   readonly tokens: RegistryTokens;
   readonly images: TreeImages;
   readonly orders: ImageOrders;
+  readonly documents: DocumentOwner;
   /** Where members and clients with a certificate read. */
   readonly exchange: ListenAddress;
   /** Where programs of this machine do. */
@@ -101,13 +107,15 @@ export async function openPeerParts(
   });
   const images = openImages(building);
   const orders = new ImageOrders(images);
-  const server = openServer(building, shared, { images, orders });
+  const documents = openDocuments(building, client);
+  const server = openServer(building, shared, { images, orders, documents });
   const port = peer.exchangePort === 0 ? bind.port : peer.exchangePort;
   const exchange = await server.listen({ host: bind.host, port });
   const mirror = peer.mirror === "" ? undefined : await server.listenClear(addressOf(peer.mirror));
   const node = await startNode(building, { client, exchangePort: exchange.port });
   const { counters } = shared;
-  return { node, client, server, identity, counters, tokens, images, orders, exchange, mirror };
+  const own = { images, orders, documents, tokens };
+  return { node, client, server, identity, counters, ...own, exchange, mirror };
 }
 
 function openTokens({ holder, parts, scope }: Building): RegistryTokens {
@@ -120,6 +128,28 @@ function openTokens({ holder, parts, scope }: Building): RegistryTokens {
     tokens[Symbol.dispose]();
   });
   return tokens;
+}
+
+function openDocuments(
+  { peer, id, parts, holder, served }: Building,
+  client: ExchangeClient,
+): DocumentOwner {
+  const { clock, log } = parts;
+  return new DocumentOwner({
+    selfId: id,
+    hasSeeds: peer.seeds.length > 0,
+    rank: async (key, othersMax) => {
+      if (holder.node === undefined) throw new DaemonError("unavailable", "the node is starting");
+      return holder.node.rank(key, othersMax);
+    },
+    ask: (member, question, options) => client.fetchDocument(member, question, options),
+    stored: async (wanted) => storedDocument((await served).images.images, wanted),
+    fetch: async (wanted, options) => registryDocument((await served).registries, wanted, options),
+    isShared: (registry) => !isLocalOnly(splitHostPort(registry).host),
+    tagTtlMs: peer.tagTtlSeconds * SECOND_MS,
+    cache: new DocumentCache(clock),
+    ...{ clock, log },
+  });
 }
 
 async function openIdentity({
@@ -160,7 +190,7 @@ function openServer(
     ConstructorParameters<typeof BlockServer>[0],
     "clock" | "counters" | "identity" | "logger" | "positions" | "selfId" | "waits"
   >,
-  { images, orders }: { readonly images: TreeImages; readonly orders: ImageOrders },
+  { images, orders, documents }: Pick<PeerParts, "documents" | "images" | "orders">,
 ): BlockServer {
   const server = new BlockServer({
     ...shared,
@@ -178,11 +208,16 @@ function openServer(
     },
     orders,
     documents: {
-      manifest: async (repository, reference) =>
-        new CachedDocuments(await served).manifest(repository, reference),
-      blob: async (repository, digest) =>
-        new CachedDocuments(await served).blob(repository, digest),
+      manifest: async (repository, reference, options) =>
+        new CachedDocuments({ ...(await served), documents }).manifest(
+          repository,
+          reference,
+          options,
+        ),
+      blob: async (repository, digest, options) =>
+        new CachedDocuments({ ...(await served), documents }).blob(repository, digest, options),
     },
+    shared: documents,
     views: async (records) => {
       if (holder.node === undefined) throw new DaemonError("unavailable", "the node is starting");
       return holder.node.onPushPull(records);

@@ -25,6 +25,7 @@ const NO_PEERS: PeersReport = {
   seeds: [],
   problems: [],
   refused: {},
+  documentsBySource: {},
 };
 
 export async function peersReport({ parts }: ImageService): Promise<PeersReport> {
@@ -53,6 +54,7 @@ export async function peersReport({ parts }: ImageService): Promise<PeersReport>
       secondsAgo: Math.round(ageMs / SECOND_MS),
     })),
     refused: { ...report.packets.refused, connections: peers.refusedConnections },
+    documentsBySource: { ...peers.documentCounts },
   };
 }
 

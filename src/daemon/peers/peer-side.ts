@@ -11,8 +11,11 @@ import { hostPort } from "../../peer/index.ts";
 import type { ExchangeCounters, Identity, PeerNode } from "../../peer/index.ts";
 import type { Config } from "../config.ts";
 import type { ImageSources } from "../image-sources.ts";
+import type { ResolvePlace } from "../image-resolver.ts";
 import type { ImageRecord, ImageStore } from "../image-store.ts";
 import type { LayerPeers, LayerStore } from "../layer-store.ts";
+import type { RegistryPool } from "../../registry/index.ts";
+import type { DocumentCounts } from "./document-owner.ts";
 import { GuardedSource, TreesSource } from "./layer-sources.ts";
 import type { LayerSourceParts } from "./layer-sources.ts";
 import { MapExchange } from "./map-exchange.ts";
@@ -20,6 +23,7 @@ import { OrderFollower } from "./order-follower.ts";
 import { openPeerParts } from "./peer-parts.ts";
 import type { PeerParts, PeerSideParts } from "./peer-parts.ts";
 import { TreesAbove } from "./trees-above.ts";
+import { resolveShared } from "./shared-images.ts";
 import type { TreeImages } from "./tree-images.ts";
 
 /** Between two reports of what is held. */
@@ -29,6 +33,7 @@ const HELD_MS = 1000;
 export interface ServedParts {
   readonly images: ImageStore;
   readonly sources: ImageSources;
+  readonly registries: RegistryPool;
   readonly layers: LayerStore;
   readonly resolver: BlockResolver;
   readonly heldBlocks: (image: ImageRecord) => number;
@@ -117,6 +122,16 @@ export class PeerSide implements LayerPeers, AsyncDisposable {
   get loopbackUrl(): string {
     const { mirror } = this.#parts;
     return mirror === undefined ? "" : `http://${hostPort(mirror)}`;
+  }
+
+  /** Manifests and configs that this node has had, by where from. */
+  get documentCounts(): Readonly<DocumentCounts> {
+    return this.#parts.documents.counts;
+  }
+
+  /** Images by documents that the cluster shares. */
+  resolvePlace(sources: ImageSources): ResolvePlace {
+    return resolveShared(this.#parts.documents, sources);
   }
 
   around: LayerPeers["around"] = (layer) => {

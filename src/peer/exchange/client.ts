@@ -13,13 +13,24 @@ import { PeerConnections } from "./connections.ts";
 import type { ExchangeCounters } from "./counters.ts";
 import { PeerHealth } from "./health.ts";
 import type { Trouble } from "./health.ts";
-import { HEDGE_MS, PATH_MEMBERS_MAX, SILENCE_MS, TICK_MS, VIEW_BYTES_MAX } from "./limits.ts";
+import { readDocument } from "./documents.ts";
+import type { DocumentReply } from "./documents.ts";
+import {
+  DOCUMENT_HEDGE_MS,
+  DOCUMENT_SILENCE_MS,
+  HEDGE_MS,
+  PATH_MEMBERS_MAX,
+  SILENCE_MS,
+  TICK_MS,
+  VIEW_BYTES_MAX,
+} from "./limits.ts";
 import { Pace } from "./pace.ts";
 import { readMap, readOrder } from "./peer-streams.ts";
 import type { OrderBatch } from "./peer-streams.ts";
 import { rungsOf } from "./position.ts";
 import type { PositionLookup } from "./position.ts";
-import { MEDIA_TYPE, mapResource, orderResource } from "./protocol.ts";
+import { documentResource, MEDIA_TYPE, mapResource, orderResource } from "./protocol.ts";
+import type { DocumentQuestion } from "./providers.ts";
 import { TreeSource } from "./tree-source.ts";
 import type { TreeSourceLayer } from "./tree-source.ts";
 import type { TreeReadContext } from "./tree-read.ts";
@@ -46,6 +57,14 @@ export interface ExchangeClientOptions {
   readonly onConvicted?: (peerId: string) => void;
   /** To be passed on to the tree's manager. */
   readonly onTrouble?: (image: string, peerId: string, trouble: Trouble) => void;
+}
+
+export interface FetchDocumentOptions {
+  readonly signal: AbortSignal;
+  /** Without a sign of life for so long the peer is given up; default 300. */
+  readonly silenceMs?: number;
+  /** Called once when it gave no sign of life for 300 ms; it is still waited for. */
+  readonly onSilent?: (() => void) | undefined;
 }
 
 export interface FetchedMap {
@@ -239,6 +258,60 @@ export class ExchangeClient implements Disposable {
       });
     } finally {
       watch.stop();
+    }
+  }
+
+  /**
+   * What the peer says to the question. Rejects with `unavailable` when it cannot be reached,
+   * breaks off, or gives no sign of life for `silenceMs`; with `data-loss` for a reply that no
+   * honest member sends. Whether the document is the one that was asked for, the caller checks.
+   */
+  async fetchDocument(
+    peer: PeerRef,
+    question: DocumentQuestion,
+    { signal, silenceMs = DOCUMENT_SILENCE_MS, onSilent }: FetchDocumentOptions,
+  ): Promise<DocumentReply> {
+    const { counters } = this.#options;
+    const context = this.#context;
+    const watch = new SignWatch(context, signal, silenceMs);
+    const early =
+      onSilent === undefined ? undefined : new SignWatch(context, signal, DOCUMENT_HEDGE_MS);
+    early?.signal.addEventListener("abort", () => {
+      if (early.wasSilent) onSilent?.(); // not when the asker leaves
+    });
+    const onSign = (): void => {
+      watch.sign();
+      early?.sign();
+    };
+    counters.add(peer.id, "requestsOut");
+    try {
+      const reply = await this.#connections.request(peer, {
+        method: "GET",
+        resource: documentResource(question),
+        lane: "control",
+        priority: FETCH_PRIORITY.reader,
+        signal: watch.signal,
+      });
+      onSign();
+      const answer = await readDocument(reply, {
+        signal: watch.signal,
+        peerId: peer.id,
+        onSign,
+        onTick: () => {
+          reply.slot.park();
+          counters.add(peer.id, "ticksIn");
+        },
+      });
+      if (answer.kind === "document") {
+        counters.add(peer.id, "bytesIn", answer.document.bytes.length);
+      }
+      return answer;
+    } catch (error) {
+      if (!signal.aborted) counters.add(peer.id, "failures");
+      throw error;
+    } finally {
+      watch.stop();
+      early?.stop();
     }
   }
 

@@ -27,6 +27,8 @@ export const FRAME = {
   order: 8,
   /** The reply is complete. */
   done: 9,
+  /** JSON: what the document is that follows. */
+  document: 10,
 } as const;
 
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];

@@ -7,21 +7,28 @@ export type { ExchangeClientOptions, FetchedMap } from "./client.ts";
 export { ExchangeCounters } from "./counters.ts";
 export type { PeerCounterName, PeerCounters } from "./counters.ts";
 export type { PeerHealth, Trouble } from "./health.ts";
+export type { DocumentReply } from "./documents.ts";
 export { clientCertificatePem, clientHostsToml, mirrorHostsToml } from "./hosts-toml.ts";
 export type { ListenAddress } from "./http-server.ts";
 export type { OrderBatch } from "./peer-streams.ts";
 export type { PositionLookup, TreeEpoch, TreePosition } from "./position.ts";
 export type {
   BlockProvider,
+  DocumentName,
   DocumentProvider,
+  DocumentQuestion,
+  DocumentReach,
   MapProvider,
   OrderEntry,
   OrderProvider,
   ProvidedBlob,
   ProvidedBlock,
+  ProvideDocumentOptions,
   ProvidedManifest,
   ProvideOptions,
   Repository,
+  SharedDocument,
+  SharedDocumentProvider,
   ViewProvider,
   WantedBlock,
 } from "./providers.ts";

@@ -94,6 +94,13 @@ export const COUNTED_PEERS_MAX = 1024;
 /** Waits that are known, for finding circles. */
 export const WAITS_MAX = 65_536;
 
+/** Another is asked for a document too when a member gives no sign of life for this long. */
+export const DOCUMENT_HEDGE_MS = 300;
+/** Without one for this long it is given up, unless whoever asks has more patience. */
+export const DOCUMENT_SILENCE_MS = 300;
+/** How old a tag's answer can be that travels. */
+export const TAG_AGE_MS_MAX = 7 * 24 * 3600_000;
+
 /** `/v2/`: characters of a repository name and of a tag. Source: distribution-spec v1.1. */
 export const REPOSITORY_CHARS_MAX = 255;
 export const MANIFEST_BYTES_MAX = 4 * MIB;

@@ -3,7 +3,7 @@ import { DaemonError, RETRYABLE, isErrorCode } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FETCH_PRIORITY } from "../../block/index.ts";
 import type { FetchPriority } from "../../block/index.ts";
-import { tryParseDigest } from "../../oci/index.ts";
+import { isDomain, isRepository, isTag, tryParseDigest } from "../../oci/index.ts";
 import type { Digest } from "../../oci/index.ts";
 import {
   BLOCK_BYTES_MAX,
@@ -15,6 +15,8 @@ import {
 import { versionsText } from "../wire-versions.ts";
 import type { WireVersions } from "../wire-versions.ts";
 import type { TreeEpoch } from "./position.ts";
+import { DOCUMENT_REACH } from "./providers.ts";
+import type { DocumentQuestion } from "./providers.ts";
 
 /** Of every resource of members; the version follows: `/faasnet/1/blocks`. */
 export const EXCHANGE_PREFIX = "/faasnet/";
@@ -59,8 +61,17 @@ export type ExchangeTarget =
       readonly image: string;
       readonly path: string[];
     }
-  | { readonly kind: "order"; readonly image: string; readonly from: number };
+  | { readonly kind: "order"; readonly image: string; readonly from: number }
+  | { readonly kind: "document"; readonly question: DocumentQuestion };
 
+const KINDS: ReadonlySet<string> = new Set([
+  "blocks",
+  "view",
+  "probe",
+  "maps",
+  "order",
+  "document",
+]);
 const HEX_DIGEST = /^[0-9a-f]{64}$/;
 const PRIORITIES = new Set<number>(Object.values(FETCH_PRIORITY));
 const MEMBER_ID_CHARS_MAX = 253;
@@ -179,6 +190,12 @@ export function orderResource(image: string, from: number): string {
   return `order/${image}?from=${from}`;
 }
 
+export function documentResource(question: DocumentQuestion): string {
+  const { kind, registry, name, reference, reach } = question;
+  const query = new URLSearchParams({ kind, registry, name, reference, reach });
+  return `document?${query.toString()}`;
+}
+
 /**
  * A path below EXCHANGE_PREFIX, with its query. `not-found` or `invalid-argument`,
  * `failed-precondition` for a version that is not spoken.
@@ -198,8 +215,9 @@ export function parseTarget(
   const verb = kind === "blocks" || kind === "view" ? "POST" : "GET";
   const hasName = kind === "maps" || kind === "order";
   if (rest.length > 0 || (name !== "") !== hasName) throw unknownTarget();
-  if (!["blocks", "view", "probe", "maps", "order"].includes(kind)) throw unknownTarget();
+  if (!KINDS.has(kind)) throw unknownTarget();
   if (method !== verb) throw new DaemonError("unimplemented", `${kind} takes ${verb}`);
+  if (kind === "document") return { kind, question: parseDocumentQuestion(query) };
   if (kind === "maps") return parseMapTarget(name, query);
   if (kind === "order") return parseOrderTarget(name, query);
   return { kind: kind === "blocks" ? "blocks" : kind === "view" ? "view" : "probe" };
@@ -230,6 +248,23 @@ function parseOrderTarget(name: string, query: URLSearchParams): ExchangeTarget 
     throw invalid("fetch order");
   }
   return { kind: "order", image, from: Number(from) };
+}
+
+function parseDocumentQuestion(query: URLSearchParams): DocumentQuestion {
+  const [kind, registry = "", name = "", reference = "", reach] = [
+    "kind",
+    "registry",
+    "name",
+    "reference",
+    "reach",
+  ].map((key) => query.get(key) ?? undefined);
+  if (kind !== "manifest" && kind !== "config") throw invalid("kind of document");
+  const isDigest = tryParseDigest(reference) !== undefined;
+  if (!isDigest && (kind === "config" || !isTag(reference))) throw invalid("reference");
+  if (!isDomain(registry) || !isRepository(name)) throw invalid("repository");
+  const known = DOCUMENT_REACH.find((each) => each === reach);
+  if (known === undefined) throw invalid("reach");
+  return { kind, registry, name, reference, reach: known };
 }
 
 function unknownTarget(): DaemonError {

@@ -91,19 +91,65 @@ export interface Repository {
   readonly name: string;
 }
 
+export interface ProvideDocumentOptions {
+  readonly signal: AbortSignal;
+  /** What the client calls itself; empty where it does not say. */
+  readonly userAgent: string;
+}
+
 /** For `/v2/`: undefined means that it is not to be had here. */
 export interface DocumentProvider {
   /** By tag or digest. */
   manifest(
     repository: Repository,
     reference: string,
-    options: { readonly signal: AbortSignal },
+    options: ProvideDocumentOptions,
   ): Promise<ProvidedManifest | undefined>;
   blob(
     repository: Repository,
     digest: Digest,
-    options: { readonly signal: AbortSignal },
+    options: ProvideDocumentOptions,
   ): Promise<ProvidedBlob | undefined>;
+}
+
+/** A manifest, an index or an image config, as members ask each other for it. */
+export interface DocumentName {
+  readonly kind: "manifest" | "config";
+  /** Host and, if given, port, as in a reference: `docker.io`. */
+  readonly registry: string;
+  /** The repository below it. */
+  readonly name: string;
+  /** A digest, or, of a manifest, a tag. */
+  readonly reference: string;
+}
+
+/**
+ * How far whoever is asked goes for a document that it has not got: to the member that it takes for
+ * the owner (one hop, and no further), to the registry, or nowhere, though it waits for what it is
+ * fetching (`flight`), or does not even that (`store`).
+ */
+export const DOCUMENT_REACH = ["forward", "fetch", "flight", "store"] as const;
+export type DocumentReach = (typeof DOCUMENT_REACH)[number];
+
+export interface DocumentQuestion extends DocumentName {
+  readonly reach: DocumentReach;
+}
+
+/** A document as it travels between members; the receiver checks that it is what it asked for. */
+export interface SharedDocument {
+  readonly bytes: Uint8Array;
+  readonly mediaType: string;
+  readonly digest: Digest;
+  /** Since the registry said that the tag means this, ms; undefined: longer ago than is known. */
+  readonly ageMs: number | undefined;
+}
+
+export interface SharedDocumentProvider {
+  /** Rejects with `not-found` where the asker is to ask the registry with its own credentials. */
+  answer(
+    question: DocumentQuestion,
+    options: { readonly signal: AbortSignal },
+  ): Promise<SharedDocument>;
 }
 
 /** Push/pull of the membership's views: records in, our own records out. */

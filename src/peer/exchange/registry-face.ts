@@ -119,7 +119,7 @@ export class RegistryFace {
   ): Promise<() => Promise<void>> {
     const { repository, reference } = target;
     const found = await raceAbort(
-      this.#documents.manifest(repository, reference, { signal }),
+      this.#documents.manifest(repository, reference, { signal, userAgent: userAgentOf(request) }),
       signal,
     );
     if (found === undefined) throw unknown("manifest");
@@ -141,7 +141,10 @@ export class RegistryFace {
     signal: AbortSignal,
   ): Promise<() => Promise<void>> {
     const { repository, digest } = target;
-    const blob = await raceAbort(this.#documents.blob(repository, digest, { signal }), signal);
+    const blob = await raceAbort(
+      this.#documents.blob(repository, digest, { signal, userAgent: userAgentOf(request) }),
+      signal,
+    );
     if (blob === undefined) throw unknown("blob");
     const { size } = blob;
     let range: ByteRange | undefined;
@@ -165,6 +168,10 @@ export class RegistryFace {
       else await sendPieces(response, blob.read({ start, end }, { signal }), end - start, signal);
     };
   }
+}
+
+function userAgentOf({ headers }: IncomingMessage): string {
+  return headers["user-agent"] ?? "";
 }
 
 async function sendPieces(

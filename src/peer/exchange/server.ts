@@ -13,6 +13,7 @@ import { BlockReply } from "./block-reply.ts";
 import type { BlockOutcome } from "./block-reply.ts";
 import { StreamLimit } from "./children.ts";
 import type { ExchangeCounters } from "./counters.ts";
+import { sendDocument } from "./documents.ts";
 import { EpochBook } from "./epochs.ts";
 import { ChunkPool, FrameSender } from "./frame-sender.ts";
 import { HttpListener } from "./http-server.ts";
@@ -28,6 +29,7 @@ import type {
   DocumentProvider,
   MapProvider,
   OrderProvider,
+  SharedDocumentProvider,
   ViewProvider,
 } from "./providers.ts";
 import { RegistryFace } from "./registry-face.ts";
@@ -48,6 +50,8 @@ export interface BlockServerOptions {
   readonly views: ViewProvider;
   /** Undefined: no `/v2/`. */
   readonly documents?: DocumentProvider | undefined;
+  /** Undefined: members are given no documents. */
+  readonly shared?: SharedDocumentProvider | undefined;
   /** The same one that the node's `TreeSource`s have. */
   readonly waits: WaitBook;
   readonly counters: ExchangeCounters;
@@ -175,7 +179,7 @@ export class BlockServer implements AsyncDisposable {
       const headers = { "content-type": MEDIA_TYPE.view, "content-length": reply.length };
       response.writeHead(200, headers);
       response.end(reply);
-    } else if (target.kind === "map" || target.kind === "order") {
+    } else if (target.kind === "map" || target.kind === "order" || target.kind === "document") {
       await this.#stream(response, { target, id, signal });
     } else {
       response.writeHead(204);
@@ -226,26 +230,32 @@ export class BlockServer implements AsyncDisposable {
   async #stream(
     response: ServerResponse,
     options: {
-      readonly target: Extract<ExchangeTarget, { kind: "map" | "order" }>;
+      readonly target: Extract<ExchangeTarget, { kind: "map" | "order" | "document" }>;
       readonly id: string;
       readonly signal: AbortSignal;
     },
   ): Promise<void> {
     const { target, id, signal } = options;
-    const { maps, orders, waits, counters } = this.#options;
+    const { maps, orders, shared, waits, counters } = this.#options;
     if (target.kind === "map") this.#checkPath(target.path);
+    if (target.kind === "document" && shared === undefined) {
+      throw new DaemonError("not-found", "no documents are shared here");
+    }
     const leave = this.#streams.enter(id);
     counters.add(id, "requestsIn");
     try {
       const key = target.kind === "map" ? WaitBook.mapKey(target.diffId) : undefined;
       const sender = this.#sender(response, {
         id,
-        priority: FETCH_PRIORITY.readAhead,
+        priority: target.kind === "document" ? FETCH_PRIORITY.reader : FETCH_PRIORITY.readAhead,
         waitsFor: () => (key === undefined ? [] : waits.waitsFor(key)),
       });
       beginFrames(response);
       if (target.kind === "map") await sendMap({ target, maps, waits, sender, signal });
-      else await sendOrder({ target, orders, sender, signal });
+      else if (target.kind === "order") await sendOrder({ target, orders, sender, signal });
+      else if (shared !== undefined) {
+        await sendDocument({ question: target.question, shared, sender, signal });
+      }
     } catch (error) {
       this.#options.logger.debug("exchange-stream-failed", { code: errorCode(error) });
       response.destroy(new DaemonError(errorCode(error), errorMessage(error)));

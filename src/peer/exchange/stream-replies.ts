@@ -78,7 +78,7 @@ export async function sendOrder(options: {
   }
 }
 
-function failWith(sender: FrameSender, error: unknown): void {
+export function failWith(sender: FrameSender, error: unknown): void {
   const reason = new DaemonError(errorCode(error), errorMessage(error));
   sender.frame(FRAME.failed, Buffer.concat([indexPayload(0), encodeError(reason)]));
   sender.finish();

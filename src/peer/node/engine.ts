@@ -100,6 +100,7 @@ export class Engine implements Disposable {
   /** The trees know of this member alone. */
   #isAlone = true;
   #view: { bytes: Uint8Array; version: number; untilMs: number } | undefined;
+  #members: readonly TreeMember[] = [];
   #wake = { atMs: Infinity, cancel: (): void => undefined };
   #onLeft: (() => void) | undefined;
 
@@ -145,6 +146,11 @@ export class Engine implements Disposable {
   /** Packets that could not be sent for want of a boot. */
   get dropped(): number {
     return this.#port.dropped;
+  }
+
+  /** Those present, as the trees were told last; another array after each change. */
+  get members(): readonly TreeMember[] {
+    return this.#members;
   }
 
   isSeed(address: Address): boolean {
@@ -411,6 +417,7 @@ export class Engine implements Disposable {
       const treeMember = this.#treeMember(member);
       if (treeMember !== undefined) list.push(treeMember);
     }
+    this.#members = list;
     this.#stepTree({ kind: "members", list }, nowMs);
   }
 

@@ -13,6 +13,8 @@ import { checkNodeConfig } from "./config.ts";
 import type { PeerNodeConfig } from "./config.ts";
 import { Engine } from "./engine.ts";
 import { isSameRing, readKeyFile } from "./key-file.ts";
+import { MemberRanking } from "./member-ranking.ts";
+import type { RankedMembers } from "./member-ranking.ts";
 import { ownAddress } from "./own-address.ts";
 import type { PeerNode } from "./peer-node.ts";
 import { Positions } from "./positions.ts";
@@ -62,6 +64,7 @@ export class LocalPeerNode implements PeerNode {
   readonly #options: LocalPeerNodeOptions;
   readonly #parts: Parts;
   readonly #stop = new AbortController();
+  readonly #ranking: MemberRanking;
   readonly #loops: readonly Promise<void>[];
   #ring: KeyRing;
   #closed: Promise<void> | undefined;
@@ -129,6 +132,7 @@ export class LocalPeerNode implements PeerNode {
     this.#options = options;
     this.#parts = parts;
     this.#ring = parts.ring;
+    this.#ranking = new MemberRanking(parts.config.id);
     this.#useSeeds();
     this.#loops = [this.#resolveAgain(), this.#readKeysAgain()];
   }
@@ -202,6 +206,11 @@ export class LocalPeerNode implements PeerNode {
       findings: watch.findings,
       packets: { ...socket.counters, dropped: engine.dropped, refused: { ...watch.refused } },
     };
+  }
+
+  async rank(key: string, othersMax: number): Promise<RankedMembers> {
+    const { members } = this.#parts.engine;
+    return this.#ranking.rank(key, { members, othersMax, nowMs: this.#options.clock.nowMs() });
   }
 
   async trees(): Promise<TreesReport> {

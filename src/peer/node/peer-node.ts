@@ -6,6 +6,7 @@ import { DaemonError } from "../../base/errors.ts";
 import type { Logger, LogLevel } from "../../base/log.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import type { PeerNodeConfig } from "./config.ts";
+import type { RankedMembers } from "./member-ranking.ts";
 import { fromPortError, toPortError } from "./port-protocol.ts";
 import type {
   Answers,
@@ -48,6 +49,8 @@ export interface PeerNode extends AsyncDisposable {
   /** Calls back at every change; the returned function stops that. */
   onPosition(listener: (image: string, position: Position | undefined) => void): () => void;
   members(): Promise<MembersReport>;
+  /** Who is responsible for what the key names; see MemberRanking. */
+  rank(key: string, othersMax: number): Promise<RankedMembers>;
   trees(): Promise<TreesReport>;
   /**
    * Another's view came over a stream; resolves with ours. Rejects with `data-loss` and
@@ -165,6 +168,10 @@ export class WorkerPeerNode implements PeerNode {
 
   async members(): Promise<MembersReport> {
     return (await this.#ask({ kind: "members" })) as MembersReport;
+  }
+
+  async rank(key: string, othersMax: number): Promise<RankedMembers> {
+    return (await this.#ask({ kind: "rank", key, othersMax })) as RankedMembers;
   }
 
   async trees(): Promise<TreesReport> {

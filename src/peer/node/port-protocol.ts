@@ -7,6 +7,7 @@ import type { ErrorCode } from "../../base/errors.ts";
 import type { LogFields, LogLevel } from "../../base/log.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import type { PeerNodeConfig } from "./config.ts";
+import type { RankedMembers } from "./member-ranking.ts";
 import type { MembersReport } from "./report.ts";
 import type { ComplaintReason, Position } from "../tree/index.ts";
 import type { TreesReport } from "./tree-port.ts";
@@ -21,6 +22,7 @@ export interface WorkerStart {
 export interface Answers {
   readonly token: boolean;
   readonly members: MembersReport;
+  readonly rank: RankedMembers;
   readonly trees: TreesReport;
   readonly "push-pull": Uint8Array;
 }
@@ -28,6 +30,7 @@ export interface Answers {
 export type Question =
   | { readonly kind: "token"; readonly image: string; readonly bytes: number }
   | { readonly kind: "members" }
+  | { readonly kind: "rank"; readonly key: string; readonly othersMax: number }
   | { readonly kind: "trees" }
   | { readonly kind: "push-pull"; readonly records: Uint8Array };
 

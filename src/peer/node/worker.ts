@@ -103,6 +103,8 @@ async function ask(
       return node.requestToken(question.image, question.bytes, { signal });
     case "members":
       return node.members();
+    case "rank":
+      return node.rank(question.key, question.othersMax);
     case "trees":
       return node.trees();
     case "push-pull":

@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { Lab, labImage, needs, type ImageWork } from "../../support/lab/index.ts";
-import { TreeLab, runFleet, type FleetRun } from "../../support/tree-lab/index.ts";
+import { TreeLab, runFleet, type FleetRun, type TreeNode } from "../../support/tree-lab/index.ts";
 
 const COMMANDS = ["ip", "tc", "docker-registry", "runc"];
 const NODES = 4;
@@ -42,13 +42,24 @@ describe(`${NODES} nodes that start one container`, function () {
     process.stdout.write(`      ${what}: ${(bytes / MB).toFixed(1)} MB, ${requests} requests\n`);
   }
 
+  /** However many nodes there are, the repository's owner asks for them, once each. */
+  async function assertDocumentsOnce(run: FleetRun, since: number): Promise<void> {
+    const { manifests = 0, configs = 0 } = run.registry.requestsByKind;
+    const entries = await tree.registry.entries(since);
+    const asked = entries.flatMap(({ path }) => (path.includes("/manifests/") ? [path] : []));
+    assert.equal(new Set(asked).size, manifests, asked.join(" "));
+    assert.ok(manifests >= 1 && configs <= 1, `${manifests} manifests, ${configs} configs`);
+  }
+
   it("fetch the image once together when nobody has its map", async () => {
     await tree.start();
     await tree.untilMembers();
 
+    const mark = await tree.registry.mark();
     const run = await runFleet(tree, { nodes: tree.nodes, work: WORK });
 
     say("no map", run);
+    await assertDocumentsOnce(run, mark);
     const most = EGRESS_MAX * labImage(IMAGE).bytes;
     assert.ok(run.registry.bytes <= most, `${run.registry.bytes} bytes, over ${most}`);
   });
@@ -65,11 +76,29 @@ describe(`${NODES} nodes that start one container`, function () {
     await tree.start();
     await tree.untilMembers();
 
+    const mark = await tree.registry.mark();
     const run = await runFleet(tree, { nodes: tree.nodes, work: WORK });
 
     say("one alone", alone);
     say("all", run);
+    await assertDocumentsOnce(run, mark);
     const most = EGRESS_MAX * alone.registry.bytes;
     assert.ok(run.registry.bytes <= most, `${run.registry.bytes} bytes, over ${most}`);
+    await startWithNothing(tree.node(NODES - 1));
   });
+
+  /** The others have the image; the registry is down. */
+  async function startWithNothing(node: TreeNode): Promise<void> {
+    await node.stop();
+    await node.wipeRoot();
+    await tree.registry.stop();
+    await node.start();
+    await tree.untilMembers();
+
+    const mount = await node.mount(IMAGE, tree.registry.reference(IMAGE));
+    const { status, stdout } = await node.run(mount, WORK.command);
+
+    assert.equal(status, 0);
+    assert.match(stdout, WORK.prints);
+  }
 });

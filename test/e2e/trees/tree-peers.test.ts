@@ -18,6 +18,12 @@ const COMMANDS = ["ip", "tc", "iptables-restore", "docker-registry", "runc", "cu
 const FOUND_TIMEOUT_MS = 150_000;
 const IMAGE = "busybox";
 
+interface ManifestText {
+  readonly manifests?: readonly { readonly digest: string }[];
+  readonly config?: { readonly digest: string };
+  readonly rootfs?: object;
+}
+
 describe("Nodes that something keeps apart", function () {
   this.timeout(400_000);
   let lab: Lab;
@@ -146,6 +152,36 @@ describe("Nodes that something keeps apart", function () {
       assert.notEqual(without.status, 0);
     });
 
+    /** A manifest, the one of this machine's platform in an index, or a config. */
+    async function document(node: TreeNode, path: string): Promise<ManifestText> {
+      const url = `http://127.0.0.1:7948/v2/${IMAGE}/${path}?ns=${tree.registry.address}`;
+      const { status, stdout, stderr } = await inside(node, "curl", "-sf", "-m", "20", url);
+      assert.equal(status, 0, `${path}: ${stderr}`);
+      return JSON.parse(stdout) as ManifestText;
+    }
+
+    /** As containerd does: the tag, the manifest, its config. */
+    async function pullDocuments(node: TreeNode): Promise<void> {
+      const top = await document(node, "manifests/1");
+      const { config } = top.config === undefined ? await platformOf(node, top) : top;
+      const { rootfs } = await document(node, `blobs/${config?.digest ?? ""}`);
+      assert.ok(rootfs !== undefined);
+    }
+
+    async function platformOf(node: TreeNode, index: ManifestText): Promise<ManifestText> {
+      const [first] = index.manifests ?? [];
+      return document(node, `manifests/${first?.digest ?? ""}`);
+    }
+
+    it("read manifests and configs of all images, with one request for the cluster", async () => {
+      const mark = await tree.registry.mark();
+      await Promise.all([good, tree.node(1)].map(pullDocuments));
+      await pullDocuments(good);
+
+      const asked = (await tree.registry.entries(mark)).map(({ path }) => path);
+      assert.equal(new Set(asked).size, asked.length, asked.join(" "));
+    });
+
     it("start an image on a node that has nothing while the registry is down", async () => {
       await odd.wipeRoot();
       await odd.start();
@@ -153,6 +189,7 @@ describe("Nodes that something keeps apart", function () {
       await tree.registry.stop();
 
       try {
+        await pullDocuments(odd);
         const mount = await odd.mount(IMAGE, tree.registry.reference(IMAGE));
         const { stdout } = await odd.run(mount, ["/bin/sh", "-c", "echo started"]);
         assert.equal(stdout, "started\n");

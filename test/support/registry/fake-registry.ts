@@ -206,18 +206,19 @@ export class FakeRegistry implements AsyncDisposable {
     );
     if (!url.pathname.startsWith(prefix) || match === null) return notFound("NAME_UNKNOWN");
     const [, repository = "", kind, name = ""] = match;
-    if (kind === "manifests") return this.#manifest(repository, name);
+    if (kind === "manifests") {
+      return this.#manifest(repository, name, record.headers["if-none-match"]);
+    }
     const blob = this.#blobs.get(name);
     return blob === undefined ? notFound("BLOB_UNKNOWN") : ranged(blob, record.range, faults);
   }
 
-  #manifest(repository: string, name: string): Answer {
+  #manifest(repository: string, name: string, unless: string | string[] | undefined): Answer {
     const found = this.#manifests.get(`${repository} ${name}`);
     if (found === undefined) return notFound("MANIFEST_UNKNOWN");
-    const headers = {
-      "content-type": found.mediaType,
-      "docker-content-digest": digestOf(found.bytes),
-    };
+    const digest = digestOf(found.bytes);
+    if (unless === `"${digest}"`) return { status: 304, headers: {}, body: EMPTY };
+    const headers = { "content-type": found.mediaType, "docker-content-digest": digest };
     return { status: 200, headers, body: found.bytes };
   }
 

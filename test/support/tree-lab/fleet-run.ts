@@ -1,7 +1,7 @@
 /** One image started on many nodes at once, and what it cost: the measurement of the tree. */
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { AccessEntry, ImageWork } from "../lab/index.ts";
+import { labImage, type AccessEntry, type ImageWork, type LabImageName } from "../lab/index.ts";
 import { idleShare, machineTime, processSeconds } from "./cpu.ts";
 import type { TreeLab } from "./tree-lab.ts";
 import { untilServing } from "./faults.ts";
@@ -23,7 +23,7 @@ export interface RegistryUse {
   /** Bytes of bodies, of every kind of request. */
   readonly bytes: number;
   readonly requests: number;
-  /** By what was asked: `manifests`, `blobs`, `ranges`, `other`. */
+  /** By what was asked: `manifests`, `configs` (no layer's blob), `blobs`, `ranges`, `other`. */
   readonly requestsByKind: Readonly<Record<string, number>>;
 }
 
@@ -47,11 +47,14 @@ export interface FleetRun {
   readonly idleShare: number;
 }
 
-export function registryUse(entries: readonly AccessEntry[]): RegistryUse {
+export function registryUse(entries: readonly AccessEntry[], image?: LabImageName): RegistryUse {
+  const layers = image === undefined ? [] : labImage(image).layers.map(({ digest }) => digest);
   const requestsByKind: Record<string, number> = {};
-  for (const { path, status } of entries) {
+  for (const { path, status, blob } of entries) {
     const [, kind = "other"] = /\/(manifests|blobs)\//.exec(path) ?? [];
-    const name = kind === "blobs" && status === 206 ? "ranges" : kind;
+    const isConfig = layers.length > 0 && blob !== undefined && !layers.includes(blob);
+    const ofBlob = isConfig ? "configs" : status === 206 ? "ranges" : "blobs";
+    const name = kind === "blobs" ? ofBlob : kind;
     requestsByKind[name] = (requestsByKind[name] ?? 0) + 1;
   }
   const bytes = entries.reduce((sum, { bytesSent }) => sum + bytesSent, 0);
@@ -77,7 +80,7 @@ export async function runFleet(tree: TreeLab, options: FleetRunOptions): Promise
   const machineAfter = await machineTime();
   const after = await Promise.all(roles.map(secondsOf));
   return {
-    registry: registryUse(await registry.entries(mark)),
+    registry: registryUse(await registry.entries(mark), work.image),
     starts: times.map(({ mountedMs, readyMs }, index) => ({
       name: nodes[index]?.name ?? "",
       mountedMs,

@@ -26,6 +26,8 @@ const LEAVE_TIMEOUT_MS = 20_000;
 const CALL_TIMEOUT_MS = 180_000;
 const GOSSIP_PORT = 7946;
 const EXCHANGE_PORT = 7947;
+/** Each node has a loopback interface of its own. */
+const MIRROR_ADDRESS = "127.0.0.1:7948";
 /** What a root folder knows of images; its cache is not taken along. */
 const MAP_FOLDERS = ["layers", "chains", "images"] as const;
 
@@ -172,6 +174,7 @@ export class TreeNode implements AsyncDisposable {
       `bind = "${this.gossipAddress}"`,
       `advertise = "${this.gossipAddress}"`,
       `exchange_port = ${EXCHANGE_PORT}`,
+      `mirror = "${MIRROR_ADDRESS}"`,
       `seeds = [${peer.seeds.map((seed) => `"${seed}"`).join(", ")}]`,
       ...(peer.zone === undefined ? [] : [`zone = "${peer.zone}"`]),
     ];

@@ -75,6 +75,7 @@ const PEERS: PeersReport = {
     { kind: "moon-phase", who: "n2", detail: "wait", count: 1, secondsAgo: 60 },
   ],
   refused: { malformed: 0, "unknown-key": 1200, forged: 1, connections: 4 },
+  documentsBySource: { store: 1, owner: 2, member: 0, registry: 0 },
 };
 
 const FED: TreeMemberReport = {

@@ -19,6 +19,7 @@ import type {
   MapProvider,
   OrderProvider,
   ProvidedBlock,
+  SharedDocumentProvider,
   TreePosition,
   TreeSource,
   Trouble,
@@ -165,6 +166,7 @@ export interface SimNodeOptions {
   readonly orders?: OrderProvider;
   readonly documents?: DocumentProvider;
   readonly versions?: WireVersions;
+  readonly shared?: SharedDocumentProvider;
   /** Sends other bytes than it has: a liar. */
   readonly tamper?: (index: number, offset: number, piece: Uint8Array) => Uint8Array;
 }
@@ -219,6 +221,7 @@ export class SimNode implements AsyncDisposable, BlockProvider {
       orders: options.orders ?? { async *since() {} },
       views: async (records) => Buffer.concat([Buffer.from(`${id}:`), records]),
       documents: options.documents,
+      shared: options.shared,
     });
     this.source = this.client.source(IMAGE, { id: LAYER, blobDigest: BLOB_DIGEST, table: TABLE });
   }
