@@ -3,7 +3,7 @@
  * digest is right. A child that is too slow falls behind into a buffer of two blocks; beyond that
  * it leaves the block's flight, which waits for nobody, and has the block read again when stored.
  */
-import { onAbort, raceAbort } from "../../base/abort.ts";
+import { abortReason, onAbort, raceAbort } from "../../base/abort.ts";
 import { DaemonError, withContext } from "../../base/errors.ts";
 import type { FrameSender } from "./frame-sender.ts";
 import { FRAME, indexPayload } from "./frames.ts";
@@ -164,17 +164,18 @@ async function* abortable(
   pieces: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
+  if (signal.aborted) return;
   const iterator = pieces[Symbol.asyncIterator]();
   let abort: ((error: DaemonError) => void) | undefined;
-  const aborted = new Promise<never>((_resolve, reject) => {
-    abort = reject;
-  });
-  aborted.catch(() => undefined);
-  if (signal.aborted) return;
   const stop = onAbort(signal, (reason) => abort?.(reason));
   try {
     for (;;) {
-      const step = await Promise.race([iterator.next(), aborted]);
+      // Not a race with one promise of the abort: each would leave something behind at it.
+      const step = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+        abort = reject;
+        if (signal.aborted) reject(abortReason(signal));
+        iterator.next().then(resolve, reject);
+      });
       if (step.done === true) return;
       yield step.value;
     }

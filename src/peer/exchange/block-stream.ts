@@ -10,7 +10,7 @@ import type { ReplyEnd } from "./frame-reader.ts";
 import { FRAME, decodeTick, malformedFrame } from "./frames.ts";
 import type { FrameType } from "./frames.ts";
 import type { LaneSlot } from "./lane.ts";
-import { READER_BUFFER_BYTES_MAX } from "./limits.ts";
+import { READER_BUFFER_BYTES_MAX, STREAM_PIECE_BYTES } from "./limits.ts";
 import { MEDIA_TYPE, decodeError, encodeBlocksRequest } from "./protocol.ts";
 import type { BlockRange, BlocksRequest } from "./protocol.ts";
 import { WaitBook } from "./wait-book.ts";
@@ -47,7 +47,9 @@ export class BlockStream {
   readonly #controller = new AbortController();
   readonly #events: BlockEvent[] = [];
   /** Data of the block at the cursor that this turn of the event loop brought. */
-  #gathered: Buffer[] = [];
+  #piece: Buffer | undefined;
+  #pieceLength = 0;
+  #isPassingOnPlanned = false;
   #buffered = 0;
   /** Position in `asked` of the block that comes next or is coming. */
   #cursor = 0;
@@ -118,7 +120,8 @@ export class BlockStream {
   abort(): void {
     this.end ??= { kind: "broken", error: new DaemonError("canceled", "given up") };
     this.#events.length = 0;
-    this.#gathered.length = 0;
+    this.#piece = undefined;
+    this.#pieceLength = 0;
     this.#reader?.close();
     this.#controller.abort(new DaemonError("canceled", "given up"));
     this.#leave();
@@ -160,6 +163,7 @@ export class BlockStream {
         onEnd: (end) => {
           this.#finish(this.#judge(end));
         },
+        isCopying: true,
       });
     } catch (error) {
       const reason = new DaemonError(errorCode(error), errorMessage(error));
@@ -241,33 +245,51 @@ export class BlockStream {
     this.#options.waits.heard(WaitBook.blockKey(this.#layer, index), this.peer.id, ids);
   }
 
+  /** Copies: what comes is a view of the connection's buffer. */
   #onData(bytes: Buffer): void {
     const due = this.asked[this.#cursor];
     if (due === undefined || this.#received === undefined) throw malformedFrame("stray data");
+    const left = due.end - due.start - this.#received;
+    if (bytes.length > left) throw malformedFrame("more than the block");
+    this.#slot?.unpark();
     this.#received += bytes.length;
-    if (this.#received > due.end - due.start) throw malformedFrame("more than the block");
     this.#buffered += bytes.length;
-    if (this.#gathered.length === 0) {
-      this.#slot?.unpark();
-      // TLS brings records of 16 KiB; what one turn brings goes on as one piece.
-      setImmediate(() => {
-        this.#passOn();
-      });
+    for (let at = 0; at < bytes.length;) {
+      this.#piece ??= Buffer.allocUnsafeSlow(Math.min(left - at, STREAM_PIECE_BYTES));
+      const length = Math.min(bytes.length - at, this.#piece.length - this.#pieceLength);
+      bytes.copy(this.#piece, this.#pieceLength, at, at + length);
+      this.#pieceLength += length;
+      at += length;
+      if (this.#pieceLength === this.#piece.length) this.#passOn();
     }
-    this.#gathered.push(bytes);
+    this.#planPassingOn();
     if (this.#buffered >= READER_BUFFER_BYTES_MAX && !this.#isPaused) {
       this.#isPaused = true;
       this.#reader?.pause();
     }
   }
 
+  /** TLS brings records of 16 KiB; what one turn brings goes on as one piece. */
+  #planPassingOn(): void {
+    if (this.#piece === undefined || this.#isPassingOnPlanned) return;
+    this.#isPassingOnPlanned = true;
+    setImmediate(() => {
+      this.#isPassingOnPlanned = false;
+      this.#passOn();
+    });
+  }
+
   /** Makes one event of the data that came. */
   #passOn(): void {
     const due = this.asked[this.#cursor];
-    const [first, ...more] = this.#gathered;
-    if (first === undefined || due === undefined) return;
-    this.#gathered = [];
-    const bytes = more.length === 0 ? first : Buffer.concat([first, ...more]);
+    const piece = this.#piece;
+    if (piece === undefined || due === undefined || this.#pieceLength === 0) return;
+    let bytes = piece.subarray(0, this.#pieceLength);
+    // Pieces are kept until their block is whole: a slow peer's must not hold much more than they
+    // are.
+    if (2 * bytes.length < piece.length) bytes = Buffer.from(bytes);
+    else this.#piece = undefined;
+    this.#pieceLength = 0;
     this.#options.counters.add(this.peer.id, "bytesIn", bytes.length);
     this.#push({ kind: "data", index: due.index, bytes });
   }
@@ -275,6 +297,7 @@ export class BlockStream {
   #answered(event: BlockEvent): void {
     this.#cursor += 1;
     this.#received = undefined;
+    this.#piece = undefined;
     this.#push(event);
     if (this.#cursor < this.asked.length) return;
     // The end of the reply is all that is due: who keeps that back holds a connection for nothing.

@@ -307,7 +307,8 @@ export class ExchangeClient implements Disposable {
       }
       return answer;
     } catch (error) {
-      if (!signal.aborted) counters.add(peer.id, "failures");
+      if (signal.aborted) throw abortReason(signal);
+      counters.add(peer.id, "failures");
       throw error;
     } finally {
       watch.stop();
@@ -330,23 +331,12 @@ export class ExchangeClient implements Disposable {
       priority: FETCH_PRIORITY.reader,
       signal,
     });
-    return new Promise<Uint8Array>((resolve, reject) => {
-      const pieces: Buffer[] = [];
-      let length = 0;
-      response.on("data", (piece: Buffer) => {
-        length += piece.length;
-        pieces.push(piece);
-        if (length > VIEW_BYTES_MAX) {
-          response.destroy();
-          reject(new DaemonError("data-loss", `${to.id} sent a view that is too long`));
-        }
-      });
-      response.once("close", () => {
-        if (response.complete) resolve(Buffer.concat(pieces));
-        else if (signal.aborted) reject(abortReason(signal));
-        else reject(new DaemonError("unavailable", `${to.id} broke off`));
-      });
-    });
+    try {
+      return await response.bytes(VIEW_BYTES_MAX);
+    } catch (error) {
+      if (signal.aborted) throw abortReason(signal);
+      throw withContext(error, `the view of ${to.id}`);
+    }
   }
 
   /** Resolves when the peer answers over TLS: where UDP is blocked it lives all the same. */

@@ -1,12 +1,9 @@
 /** Connections to the peers that we fetch from: kept open, few, and each checked for its owner. */
-import { Agent as ClearAgent, request as clearRequest } from "node:http";
-import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
-import { Agent as TlsAgent, request as tlsRequest } from "node:https";
 import { createSecureContext } from "node:tls";
-import type { PeerCertificate } from "node:tls";
-import { onAbort, throwIfAborted } from "../../base/abort.ts";
+import type { ConnectionOptions, PeerCertificate, SecureContext } from "node:tls";
+import { throwIfAborted } from "../../base/abort.ts";
 import type { Clock } from "../../base/clock.ts";
-import { DaemonError, systemErrorName, withContext } from "../../base/errors.ts";
+import { DaemonError, withContext } from "../../base/errors.ts";
 import type { FetchPriority } from "../../block/index.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import type { Identity } from "../transport/identity.ts";
@@ -15,14 +12,10 @@ import { spokenVersion } from "../wire-versions.ts";
 import type { WireVersions } from "../wire-versions.ts";
 import { Lane } from "./lane.ts";
 import type { LaneName, LaneSlot } from "./lane.ts";
-import {
-  CLIENT_KEEP_ALIVE_MS,
-  HEADER_BYTES_MAX,
-  LANE_FLOWING_MAX,
-  PEERS_MAX,
-  PEER_IDLE_MS,
-} from "./limits.ts";
+import { PEERS_MAX, PEER_IDLE_MS } from "./limits.ts";
 import { REFUSAL_BYTES_MAX, decodeError, targetOf } from "./protocol.ts";
+import { WirePool } from "./wire.ts";
+import type { WireReply } from "./wire.ts";
 
 export interface PeerRequest {
   readonly method: "GET" | "POST";
@@ -39,7 +32,7 @@ export interface PeerRequest {
 
 /** A reply whose status is 2xx; the receiver reads or destroys it. */
 export interface PeerReply {
-  readonly response: IncomingMessage;
+  readonly response: WireReply;
   readonly slot: LaneSlot;
 }
 
@@ -51,13 +44,13 @@ class PeerLink {
     bulk: new Lane(),
     control: new Lane(),
   };
-  readonly agents: Readonly<Record<LaneName, ClearAgent | TlsAgent>>;
+  readonly pools: Readonly<Record<LaneName, WirePool>>;
   usedMs: number;
   lastSignMs = 0;
 
-  constructor(peer: PeerRef, agents: PeerLink["agents"], nowMs: number) {
+  constructor(peer: PeerRef, makePool: () => WirePool, nowMs: number) {
     this.peer = peer;
-    this.agents = agents;
+    this.pools = { demand: makePool(), bulk: makePool(), control: makePool() };
     this.usedMs = nowMs;
   }
 
@@ -68,7 +61,7 @@ class PeerLink {
   }
 
   close(): void {
-    for (const agent of Object.values(this.agents)) agent.destroy();
+    for (const pool of Object.values(this.pools)) pool.destroy();
   }
 }
 
@@ -86,6 +79,9 @@ export class PeerConnections implements Disposable {
   /** By member id; the least recently used first. */
   readonly #links = new Map<string, PeerLink>();
   readonly #stopRotation: (() => void) | undefined;
+  /** Making it parses keys and certificates: once for all peers. */
+  #secureContext: SecureContext | undefined;
+  #readBuffer: Buffer | undefined;
   #cancelTimer: (() => void) | undefined;
   #isClosed = false;
 
@@ -96,6 +92,7 @@ export class PeerConnections implements Disposable {
     this.#stopRotation = identity?.onRotate(() => {
       // What is under way goes on; the next request brings the new certificate.
       this.#links.clear();
+      this.#secureContext = undefined;
     });
   }
 
@@ -118,7 +115,7 @@ export class PeerConnections implements Disposable {
     const link = this.#open(peer);
     const slot = await link.lanes[request.lane].enter(request.priority, request);
     try {
-      const response = await this.#send(link, request, true);
+      const response = await this.#send(link, request);
       response.once("close", () => {
         slot.release();
       });
@@ -141,54 +138,25 @@ export class PeerConnections implements Disposable {
     this.#links.clear();
   }
 
-  async #send(link: PeerLink, request: PeerRequest, mayRepeat: boolean): Promise<IncomingMessage> {
-    let sent: ClientRequest | undefined;
+  async #send(link: PeerLink, request: PeerRequest): Promise<WireReply> {
+    const { method, resource, body, contentType, signal } = request;
+    const sent = {
+      method,
+      target: targetOf(spokenVersion(this.#versions, link.peer.version), resource),
+      ...(body === undefined ? {} : { body }),
+      ...(contentType === undefined ? {} : { contentType }),
+    };
     try {
-      return await new Promise<IncomingMessage>((resolve, reject) => {
-        throwIfAborted(request.signal);
-        const outgoing = this.#start(link, request);
-        sent = outgoing;
-        const stop = onAbort(request.signal, (reason) => {
-          outgoing.destroy(reason);
-        });
-        outgoing.on("error", reject);
-        outgoing.once("close", stop);
-        outgoing.once("response", (response) => {
-          response.on("error", () => undefined);
-          resolve(response);
-        });
-        outgoing.end(request.body);
+      return await link.pools[request.lane].send(sent, {
+        signal,
+        onSent: () => {
+          request.onSent?.();
+        },
       });
     } catch (error) {
       if (error instanceof DaemonError) throw error;
-      // An idle connection that the peer closed just as we used it says nothing about the peer.
-      const isStale = sent?.reusedSocket === true && isBrokenOff(error);
-      if (isStale && mayRepeat) return this.#send(link, request, false);
       throw withContext(error, `${link.peer.id} cannot be reached`, "unavailable");
     }
-  }
-
-  #start(link: PeerLink, request: PeerRequest): ClientRequest {
-    const { peer, agents } = link;
-    const { body, contentType, resource, method } = request;
-    const options: RequestOptions = {
-      agent: agents[request.lane],
-      host: peer.address.host,
-      port: peer.exchangePort,
-      method,
-      path: targetOf(spokenVersion(this.#versions, peer.version), resource),
-      maxHeaderSize: HEADER_BYTES_MAX,
-      headers: {
-        host: "faasnet",
-        ...(contentType === undefined ? {} : { "content-type": contentType }),
-        ...(body === undefined ? {} : { "content-length": body.length }),
-      },
-    };
-    const outgoing = this.#identity === undefined ? clearRequest(options) : tlsRequest(options);
-    outgoing.on("socket", () => {
-      request.onSent?.();
-    });
-    return outgoing;
   }
 
   #open(peer: PeerRef): PeerLink {
@@ -198,7 +166,7 @@ export class PeerConnections implements Disposable {
     const isSame = known !== undefined && isSamePlace(known.peer, peer);
     if (known !== undefined && !isSame && known.isIdle) known.close();
     const nowMs = this.#clock.nowMs();
-    const link = isSame ? known : new PeerLink(peer, this.#makeAgents(peer.id), nowMs);
+    const link = isSame ? known : this.#makeLink(peer, nowMs);
     this.#links.set(peer.id, link);
     link.usedMs = nowMs;
     if (this.#links.size > PEERS_MAX) this.#closeIdle(0);
@@ -219,33 +187,25 @@ export class PeerConnections implements Disposable {
     }
   }
 
-  #makeAgents(peerId: string): PeerLink["agents"] {
-    const options = {
-      keepAlive: true,
-      maxFreeSockets: LANE_FLOWING_MAX,
-      timeout: CLIENT_KEEP_ALIVE_MS,
-      scheduling: "lifo",
-      noDelay: true,
-    } as const;
-    const identity = this.#identity;
-    if (identity === undefined) {
-      const clear = (): ClearAgent => new ClearAgent(options);
-      return { demand: clear(), bulk: clear(), control: clear() };
-    }
-    const { tls } = identity;
-    const secure = {
-      ...options,
-      secureContext: createSecureContext(tls),
+  #makeLink(peer: PeerRef, nowMs: number): PeerLink {
+    this.#readBuffer ??= WirePool.readBuffer();
+    const place = { host: peer.address.host, port: peer.exchangePort, buffer: this.#readBuffer };
+    const tls = this.#identity === undefined ? undefined : this.#tlsOf(this.#identity, peer.id);
+    return new PeerLink(peer, () => new WirePool({ ...place, tls }), nowMs);
+  }
+
+  #tlsOf({ tls }: Identity, peerId: string): ConnectionOptions {
+    this.#secureContext ??= createSecureContext(tls);
+    return {
+      secureContext: this.#secureContext,
       minVersion: tls.minVersion,
       rejectUnauthorized: true,
       ALPNProtocols: ["http/1.1"],
       servername: "",
-      // Not called for a resumed session, which has no certificate: but only this peer's agents
+      // Not called for a resumed session, which has no certificate: but only this peer's pools
       // have the sessions, and only from connections that passed.
       checkServerIdentity: (_host: string, { raw }: PeerCertificate) => memberMismatch(raw, peerId),
     };
-    const make = (): TlsAgent => new TlsAgent(secure);
-    return { demand: make(), bulk: make(), control: make() };
   }
 }
 
@@ -258,26 +218,10 @@ function isSamePlace(one: PeerRef, other: PeerRef): boolean {
   );
 }
 
-function isBrokenOff(error: unknown): boolean {
-  const name = systemErrorName(error);
-  return name === "ECONNRESET" || name === "EPIPE";
-}
-
 /** Throws what the peer said when it refused; the connection is kept when it said it briefly. */
-async function refuseErrors(response: IncomingMessage, who: string): Promise<void> {
-  const status = response.statusCode ?? 0;
+async function refuseErrors(response: WireReply, who: string): Promise<void> {
+  const status = response.statusCode;
   if (status >= 200 && status < 300) return;
-  const pieces: Buffer[] = [];
-  let length = 0;
-  const body = await new Promise<Buffer>((resolve) => {
-    response.on("data", (piece: Buffer) => {
-      length += piece.length;
-      if (length <= REFUSAL_BYTES_MAX) pieces.push(piece);
-      else response.destroy();
-    });
-    response.once("close", () => {
-      resolve(Buffer.concat(pieces));
-    });
-  });
+  const body = await response.bytes(REFUSAL_BYTES_MAX).catch(() => Buffer.alloc(0));
   throw decodeError(body, who);
 }

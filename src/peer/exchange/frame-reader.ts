@@ -1,8 +1,8 @@
 /** Reads the frames of a reply from its connection, as fast as the owner takes them. */
-import type { IncomingMessage } from "node:http";
 import { DaemonError, errorCode, errorMessage } from "../../base/errors.ts";
 import { FRAME, FrameDecoder, malformedFrame } from "./frames.ts";
 import type { FrameSink } from "./frames.ts";
+import type { WireReply } from "./wire.ts";
 
 /** How a reply ended. `lied`: it broke the rules, and no honest peer does that. */
 export type ReplyEnd =
@@ -13,17 +13,19 @@ export type ReplyEnd =
 export interface FrameReaderHandlers extends FrameSink {
   /** Any bytes at all. */
   onSign(): void;
-  /** Called once; `isDone` when the reply said that it is complete. */
+  /** Called once. */
   onEnd(end: ReplyEnd): void;
+  /** `onData` copies of its view, which is valid during the call; else it may keep it. */
+  readonly isCopying?: boolean;
 }
 
 export class FrameReader {
-  readonly #response: IncomingMessage;
+  readonly #response: WireReply;
   readonly #handlers: FrameReaderHandlers;
   #isDone = false;
   #hasEnded = false;
 
-  constructor(response: IncomingMessage, handlers: FrameReaderHandlers) {
+  constructor(response: WireReply, handlers: FrameReaderHandlers) {
     this.#response = response;
     this.#handlers = handlers;
     const decoder = new FrameDecoder({
@@ -36,26 +38,28 @@ export class FrameReader {
       onData: (piece) => {
         if (this.#hasEnded) return;
         if (this.#isDone) throw malformedFrame("data behind the last frame");
-        handlers.onData(piece);
+        handlers.onData(handlers.isCopying === true ? piece : Buffer.from(piece));
       },
     });
-    response.on("data", (piece: Buffer) => {
-      if (this.#hasEnded) return;
-      handlers.onSign();
-      try {
-        decoder.push(piece);
-      } catch (error) {
-        const reason = new DaemonError(errorCode(error), errorMessage(error));
-        this.#end({ kind: errorCode(error) === "data-loss" ? "lied" : "broken", error: reason });
-        response.destroy();
-      }
-    });
-    response.on("end", () => {
-      if (this.#isDone && decoder.isBetweenFrames) this.#end({ kind: "complete" });
-      else this.#end({ kind: "broken", error: brokenOff() });
-    });
-    response.on("close", () => {
-      this.#end({ kind: "broken", error: brokenOff() });
+    response.read({
+      onBytes: (bytes) => {
+        if (this.#hasEnded) return;
+        handlers.onSign();
+        try {
+          decoder.push(bytes);
+        } catch (error) {
+          const reason = new DaemonError(errorCode(error), errorMessage(error));
+          this.#end({ kind: errorCode(error) === "data-loss" ? "lied" : "broken", error: reason });
+          response.destroy();
+        }
+      },
+      onEnd: () => {
+        if (this.#isDone && decoder.isBetweenFrames) this.#end({ kind: "complete" });
+        else this.#end({ kind: "broken", error: brokenOff() });
+      },
+      onLost: () => {
+        this.#end({ kind: "broken", error: brokenOff() });
+      },
     });
   }
 

@@ -9,7 +9,7 @@ import { FETCH_PRIORITY } from "../../block/index.ts";
 import type { FetchPriority } from "../../block/index.ts";
 import { FRAME, FRAME_HEAD_BYTES, encodeFrame, encodeTick, writeFrameHead } from "./frames.ts";
 import type { FrameType } from "./frames.ts";
-import { CHILD_STALL_MS, DATA_BYTES_MAX, TICK_MS } from "./limits.ts";
+import { CHILD_STALL_MS, DATA_BYTES_MAX, GIVE_WAY_MS, TICK_MS } from "./limits.ts";
 import type { UploadLimiter } from "./upload.ts";
 
 /** Data, its head, and small frames before and behind it. */
@@ -27,6 +27,8 @@ const CONTENT_END = CHUNK_HEAD_BYTES + CONTENT_BYTES;
 /** Bytes handed to the connection that it has not taken yet, before we wait for it. */
 const AHEAD_BYTES = 2 * DATA_BYTES_MAX;
 const FREE_CHUNKS_MAX = 64;
+/** Between two looks whether the child has all of a reader's bytes. */
+const ACK_POLL_MS = 1;
 
 /** Buffers that are used again: making one so large for every write costs more than filling it. */
 export class ChunkPool {
@@ -47,6 +49,8 @@ export interface FrameSenderOptions {
   readonly limiter: UploadLimiter;
   readonly priority: FetchPriority;
   readonly onSent: (bytes: number) => void;
+  /** Bytes that the connection has taken and the child has not got. */
+  readonly unackedBytes: () => number;
   /** Whom the reply waits for, for its ticks. */
   readonly waitsFor: () => readonly string[];
   readonly onTick: () => void;
@@ -68,8 +72,10 @@ export class FrameSender implements Disposable {
   #onReady: (() => void) | undefined;
   #cancelTimer: (() => void) | undefined;
   #cancelDelay: (() => void) | undefined;
-  /** While a reader's bytes wait for the connection, bulk gives way. */
+  /** While a reader's bytes are on their way, bulk gives way. */
   #endReader: (() => void) | undefined;
+  #readerSinceMs = 0;
+  #isPolling = false;
   #isClosed = false;
 
   constructor(response: ServerResponse, options: FrameSenderOptions) {
@@ -145,20 +151,34 @@ export class FrameSender implements Disposable {
     this.frame(FRAME.done, new Uint8Array());
     this.flush();
     this.#response.end();
+    const endReader = this.#endReader;
+    this.#endReader = undefined;
     this[Symbol.dispose]();
+    this.#endReader = endReader; // its last bytes are still on their way
+    if (this.#pending === 0) this.#untilArrived();
   }
 
-  /** Cuts the reply off: what the child has is incomplete, and it knows. */
+  /**
+   * Cuts the reply off, behind what is on its way: whole blocks among it need not be fetched again.
+   * What the child has is incomplete, and it knows.
+   */
   reset(): void {
+    if (!this.#isClosed) this.flush();
     this[Symbol.dispose]();
-    this.#response.destroy();
+    const { socket } = this.#response;
+    if (socket === null) {
+      this.#response.destroy();
+      return;
+    }
+    socket.setTimeout(CHILD_STALL_MS, () => socket.destroy());
+    socket.destroySoon();
   }
 
   [Symbol.dispose](): void {
     this.#isClosed = true;
     this.#cancelTimer?.();
     this.#cancelDelay?.();
-    this.#endReader?.();
+    this.#letBulkGo();
     this.#onReady = undefined;
   }
 
@@ -196,17 +216,17 @@ export class FrameSender implements Disposable {
     const bytes = chunk.subarray(0, end + CRLF.length);
     const { clock, limiter, priority } = this.#options;
     this.#pending += bytes.length;
-    if (priority === FETCH_PRIORITY.reader) this.#endReader ??= limiter.beginReader();
     this.#lastWriteMs = clock.nowMs();
+    if (priority === FETCH_PRIORITY.reader && this.#endReader === undefined) {
+      this.#endReader = limiter.beginReader();
+      this.#readerSinceMs = this.#lastWriteMs;
+    }
     if (this.#pending === bytes.length) this.#lastTakenMs = this.#lastWriteMs;
     const { socket } = this.#response;
     const taken = (): void => {
       this.#pending -= bytes.length;
       this.#lastTakenMs = clock.nowMs();
-      if (this.#pending === 0) {
-        this.#endReader?.();
-        this.#endReader = undefined;
-      }
+      if (this.#pending === 0) this.#untilArrived();
       onTaken();
       this.#checkReady();
     };
@@ -215,14 +235,41 @@ export class FrameSender implements Disposable {
     else this.#response.write(chunk.subarray(CHUNK_HEAD_BYTES, end), taken);
   }
 
+  /** The kernel has a reader's bytes; bulk behind them waits until the child has them too. */
+  #untilArrived(): void {
+    if (this.#endReader === undefined || this.#pending > 0 || this.#isPolling) return;
+    const { clock, unackedBytes } = this.#options;
+    const isLate = clock.nowMs() - this.#readerSinceMs >= GIVE_WAY_MS;
+    if (isLate || unackedBytes() === 0) {
+      this.#letBulkGo();
+      return;
+    }
+    this.#isPolling = true;
+    clock.timer(ACK_POLL_MS, () => {
+      this.#isPolling = false;
+      this.#untilArrived();
+    });
+  }
+
+  #letBulkGo(): void {
+    this.#endReader?.();
+    this.#endReader = undefined;
+  }
+
   #checkReady(): void {
     if (this.#onReady === undefined || this.#isClosed || this.#pending >= AHEAD_BYTES) return;
-    const delayMs = this.#options.limiter.delayMs(this.#options.priority);
+    this.#cancelDelay?.();
+    this.#cancelDelay = undefined;
+    const { limiter, clock, priority } = this.#options;
+    const delayMs = limiter.delayMs(priority);
     if (delayMs > 0) {
-      this.#cancelDelay?.();
-      this.#cancelDelay = this.#options.clock.timer(delayMs, () => {
+      const check = (): void => {
         this.#checkReady();
-      });
+      };
+      const cancels = [clock.timer(delayMs, check), limiter.whenNoReader(check)];
+      this.#cancelDelay = () => {
+        for (const cancel of cancels) cancel();
+      };
       return;
     }
     const callback = this.#onReady;

@@ -92,6 +92,11 @@ export class HttpListener implements AsyncDisposable {
     return new HttpListener(createClearServer({ ...HTTP_LIMITS }, handler));
   }
 
+  /** Called with the TCP connection below everything, before anything has come. */
+  onConnection(callback: (socket: Socket) => void): void {
+    this.#server.on("connection", callback);
+  }
+
   /** Whose connection it is; undefined without TLS. */
   nameOf(socket: Socket): PeerName | undefined {
     return this.#names.get(socket);

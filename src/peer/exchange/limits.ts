@@ -54,6 +54,8 @@ export const CHILD_BUFFER_BYTES_MAX = 8 * MIB;
 export const REPLY_OPEN_MAX = 64;
 /** Bytes that a reader may leave unread before its stream is held back. */
 export const READER_BUFFER_BYTES_MAX = MIB;
+/** Bytes of a block that go on as one piece: below them malloc needs no pages from the kernel. */
+export const STREAM_PIECE_BYTES = 120 * KIB;
 /** A child that takes nothing for this long is let go. */
 export const CHILD_STALL_MS = 30_000;
 /** A block that is asked for by this many children is fetched and kept by an interior member. */
@@ -89,6 +91,8 @@ export const STREAMS_PER_CHILD_MAX = 128;
 export const STREAMS_MAX = 1024;
 /** Bulk streams give way to a reader's for this long at most at a time. */
 export const GIVE_WAY_MS = 50;
+/** What the kernel holds of a connection beyond what it may send: readers' blocks wait for it. */
+export const UNSENT_BYTES_MAX = 128 * KIB;
 /** Members whose counters are kept. */
 export const COUNTED_PEERS_MAX = 1024;
 /** Waits that are known, for finding circles. */

@@ -4,6 +4,7 @@ import type { Clock } from "../../base/clock.ts";
 import { DaemonError, errorCode, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { Scope } from "../../base/scope.ts";
+import { SocketQueues } from "../../base/socket-queue.ts";
 import { FETCH_PRIORITY } from "../../block/index.ts";
 import type { Identity } from "../transport/identity.ts";
 import type { PeerName } from "../transport/identity-names.ts";
@@ -19,7 +20,13 @@ import { ChunkPool, FrameSender } from "./frame-sender.ts";
 import { HttpListener } from "./http-server.ts";
 import { isLoopbackHost, isLoopbackName } from "./loopback.ts";
 import type { ListenAddress } from "./http-server.ts";
-import { REQUEST_BYTES_MAX, STREAMS_MAX, STREAMS_PER_CHILD_MAX, VIEW_BYTES_MAX } from "./limits.ts";
+import {
+  REQUEST_BYTES_MAX,
+  STREAMS_MAX,
+  STREAMS_PER_CHILD_MAX,
+  UNSENT_BYTES_MAX,
+  VIEW_BYTES_MAX,
+} from "./limits.ts";
 import { MissBook } from "./miss-book.ts";
 import type { PositionLookup } from "./position.ts";
 import { EXCHANGE_PREFIX, MEDIA_TYPE, parseBlocksRequest, parseTarget } from "./protocol.ts";
@@ -80,6 +87,7 @@ export class BlockServer implements AsyncDisposable {
   readonly #misses = new MissBook();
   readonly #registry: RegistryFace | undefined;
   readonly #listeners: HttpListener[] = [];
+  #queues: SocketQueues | undefined;
 
   constructor(options: BlockServerOptions) {
     this.#options = options;
@@ -132,6 +140,11 @@ export class BlockServer implements AsyncDisposable {
   async #listen(listener: HttpListener, address: ListenAddress): Promise<ListenAddress> {
     this.#scope.use(listener);
     this.#listeners.push(listener);
+    const queues = await SocketQueues.open();
+    this.#queues = queues;
+    listener.onConnection((socket) => {
+      queues?.limitUnsent(socket, UNSENT_BYTES_MAX);
+    });
     return listener.listen(address);
   }
 
@@ -282,6 +295,7 @@ export class BlockServer implements AsyncDisposable {
     },
   ): FrameSender {
     const { clock, counters } = this.#options;
+    const { socket } = response; // it leaves the response when that has ended
     return new FrameSender(response, {
       clock,
       pool: this.#pool,
@@ -291,6 +305,7 @@ export class BlockServer implements AsyncDisposable {
       onSent: (bytes) => {
         counters.add(options.id, "bytesOut", bytes);
       },
+      unackedBytes: () => (socket === null ? 0 : (this.#queues?.unackedBytes(socket) ?? 0)),
       onTick: () => {
         counters.add(options.id, "ticksOut");
       },

@@ -24,6 +24,8 @@ export class UploadLimiter {
   /** Readers' streams that have bytes to send. */
   #readers = 0;
   #readersSinceMs = 0;
+  /** Bulk streams that give way. */
+  readonly #waiting = new Set<() => void>();
 
   constructor(clock: Clock, { bytesPerSecond }: UploadOptions) {
     this.#clock = clock;
@@ -39,8 +41,21 @@ export class UploadLimiter {
     this.#readers += 1;
     let isOpen = true;
     return () => {
-      if (isOpen) this.#readers -= 1;
+      if (!isOpen) return;
       isOpen = false;
+      this.#readers -= 1;
+      if (this.#readers > 0) return;
+      const waiting = [...this.#waiting];
+      this.#waiting.clear();
+      for (const wake of waiting) wake();
+    };
+  }
+
+  /** Calls back once when no reader's stream has bytes to send; the result takes that back. */
+  whenNoReader(callback: () => void): () => void {
+    this.#waiting.add(callback);
+    return () => {
+      this.#waiting.delete(callback);
     };
   }
 

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createServer } from "node:net";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { systemClock } from "../../../../src/base/clock.ts";
-import { errorMessage } from "../../../../src/base/errors.ts";
+import { DaemonError, errorMessage } from "../../../../src/base/errors.ts";
 import type { PeerRef } from "../../../../src/peer/peer-ref.ts";
 import {
   BLOCK_BYTES,
@@ -138,7 +139,8 @@ describe("a read through the tree", () => {
         verdict: Promise.resolve(),
         pieces: (async function* () {
           yield bytesOfBlock(10).subarray(0, 30_000);
-          setImmediate(() => void parent.server[Symbol.asyncDispose]());
+          await sleep(50); // what was sent before has arrived
+          void parent.server[Symbol.asyncDispose]();
           await new Promise(() => undefined);
         })(),
       };
@@ -148,6 +150,26 @@ describe("a read through the tree", () => {
 
     assert.ok(bytes.equals(BLOB));
     assert.ok(Math.min(...root.registryReads) >= 9, `${Math.min(...root.registryReads)}`);
+    assert.deepEqual(reader.convicted, []);
+  });
+
+  it("keeps the whole blocks that were on their way when a reply is cut off", async () => {
+    const nodes = await start([{}, {}, {}]);
+    const [root, parent, reader] = nodes;
+    assert.ok(root !== undefined && parent !== undefined && reader !== undefined);
+    for (let index = 0; index < BLOCKS; index += 1) parent.held.set(index, bytesOfBlock(index));
+    const open = parent.open.bind(parent);
+    parent.open = async (want, options) => {
+      const provided = await open(want, options);
+      if (want.block !== 10 || provided === undefined) return provided;
+      const verdict = Promise.reject(new DaemonError("unavailable", "lost"));
+      return { length: BLOCK_BYTES, verdict, pieces: provided.pieces };
+    };
+
+    const bytes = await reader.read(0, BLOCKS - 1);
+
+    assert.ok(bytes.equals(BLOB));
+    assert.ok(Math.min(...root.registryReads) >= 10, `${Math.min(...root.registryReads)}`);
     assert.deepEqual(reader.convicted, []);
   });
 

@@ -209,8 +209,15 @@ describe("the upload limit", () => {
     assert.equal(limiter.delayMs(2), 0);
     await clock.advance(50);
     assert.ok(limiter.delayMs(2) > 0);
+    let wakes = 0;
+    limiter.whenNoReader(() => (wakes += 1));
+    limiter.whenNoReader(() => (wakes += 10))();
+    const endOther = limiter.beginReader();
     end();
     end();
+    assert.equal(wakes, 0);
+    endOther();
+    assert.equal(wakes, 1);
     assert.equal(limiter.delayMs(2), 0);
   });
 });
