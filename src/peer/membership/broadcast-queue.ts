@@ -13,6 +13,8 @@ interface Entry {
   readonly subject: string;
   readonly bytes: Uint8Array;
   sent: number;
+  /** Times that others have said the same since it was sent. */
+  heard: number;
   /** Replaced by news; it stays in its tier until that is looked through. */
   isGone: boolean;
 }
@@ -38,7 +40,7 @@ export class BroadcastQueue {
     const subject = subjectOf(broadcast);
     const older = this.#entries.get(subject);
     if (older !== undefined) older.isGone = true;
-    const entry = { subject, bytes: encodeMessage(broadcast), sent: 0, isGone: false };
+    const entry = { subject, bytes: encodeMessage(broadcast), sent: 0, heard: 0, isGone: false };
     this.#entries.set(subject, entry);
     this.#push(entry);
   }
@@ -46,6 +48,12 @@ export class BroadcastQueue {
   /** Whether a broadcast about this member has still to be sent. */
   has(subject: string): boolean {
     return this.#entries.has(subject);
+  }
+
+  /** Others know it already: it need not be sent so often. Source: Demers 1987, 1.4 (feedback). */
+  heard(subject: string, times: number): void {
+    const entry = this.#entries.get(subject);
+    if (entry !== undefined) entry.heard += times;
   }
 
   /** Encoded messages for one packet with `roomBytes` left; each counts as sent `limit` at most. */
@@ -79,7 +87,8 @@ export class BroadcastQueue {
   }
 
   #count(entry: Entry, limit: number): void {
-    entry.sent += 1;
+    entry.sent += 1 + entry.heard;
+    entry.heard = 0;
     if (entry.sent >= limit) this.#entries.delete(entry.subject);
     else this.#push(entry);
   }

@@ -11,7 +11,7 @@ import type { MembershipConfig } from "./config.ts";
 import type { Effect, MembershipEvent } from "./effects.ts";
 import { confirmationsNeeded, retransmitLimit, suspicionTimeoutMs } from "./formulas.ts";
 import { INCARNATION_MAX, MEMBERS_MAX } from "./limits.ts";
-import { isPresent, isSameAddress, isSameBytes } from "./member.ts";
+import { isPresent, isSameAddress, isSameBytes, memberOf } from "./member.ts";
 import type { Member, MemberInfo } from "./member.ts";
 import type { Alive, Broadcast, Dead, Suspect, ViewRecord } from "./messages.ts";
 import { Suspicion } from "./suspicion.ts";
@@ -29,8 +29,17 @@ export interface DisseminationOptions {
  * pass them on: it is the newcomer, and they are old news. A thousand nodes that start together
  * would fill each other's packets with it.
  */
-const NEWCOMER_MS = 5000;
+const NEWCOMER_MS = 15_000;
 const NEWCOMER_RATIO = 4;
+/** More than so many are told of by a view are old news to a newcomer, whatever it knows. */
+const NEWCOMER_MANY = 32;
+/**
+ * Among more members than this, hearing news that one has counts as telling them, and finding them
+ * in somebody's whole view as telling them so often: a thousand members that start together would
+ * tell each other everything sixteen times.
+ */
+const FEEDBACK_MEMBERS = 32;
+const FEEDBACK_OF_VIEW = 4;
 
 function isSameInfo(one: MemberInfo, other: MemberInfo): boolean {
   return (
@@ -48,6 +57,8 @@ export class Dissemination {
   readonly #suspicions = new Map<string, Suspicion>();
   readonly #selfId: string;
   readonly #startedMs: number;
+  /** No suspicion ends before. */
+  #nextEndMs = Infinity;
   #isLeaving = false;
 
   constructor({ config, self, random, nowMs }: DisseminationOptions) {
@@ -56,7 +67,7 @@ export class Dissemination {
     this.#startedMs = nowMs;
     this.awareness = new Awareness(config.awarenessMax);
     this.view = new View(random);
-    this.view.set({ ...self, state: "alive", incarnation: 0, changedMs: nowMs });
+    this.view.set(memberOf(self, { state: "alive", incarnation: 0, changedMs: nowMs }));
     this.#queue.add({ kind: "alive", incarnation: 0, member: self });
   }
 
@@ -75,11 +86,14 @@ export class Dissemination {
     return this.#isLeaving && this.#queue.has(this.#selfId);
   }
 
-  /** When the next suspicion ends; Infinity when there is none. */
+  /** Whether anything waits to ride on packets. */
+  get hasBroadcasts(): boolean {
+    return this.#queue.size > 0;
+  }
+
+  /** When to call `endSuspicions`, or earlier; Infinity when there is none. */
   get nextMs(): number {
-    let next = Infinity;
-    for (const suspicion of this.#suspicions.values()) next = Math.min(next, suspicion.endsMs);
-    return next;
+    return this.#nextEndMs;
   }
 
   /** Takes one broadcast up, whoever it is about. */
@@ -95,14 +109,16 @@ export class Dissemination {
    */
   merge(records: readonly ViewRecord[], nowMs: number): readonly Effect[] {
     const events: MembershipEvent[] = [];
-    const isNewcomer =
-      nowMs - this.#startedMs < NEWCOMER_MS && records.length > NEWCOMER_RATIO * this.view.size;
+    const isMany =
+      records.length > NEWCOMER_MANY || records.length > NEWCOMER_RATIO * this.view.size;
+    const isNewcomer = isMany && nowMs - this.#startedMs < NEWCOMER_MS;
     for (const { state, incarnation, member } of records) {
       const { id } = member;
       const from = state === "left" ? id : this.#selfId;
       // A suspect that is not known here would be missed until it refutes.
       if (state === "alive" || (state === "suspect" && this.view.get(id) === undefined)) {
-        this.#alive({ kind: "alive", incarnation, member }, nowMs, events, isNewcomer);
+        const alive = { kind: "alive", incarnation, member } as const;
+        this.#alive(alive, nowMs, events, { isOldNews: isNewcomer, told: FEEDBACK_OF_VIEW });
       }
       if (state === "left") this.#apply({ kind: "dead", incarnation, id, from }, nowMs, events);
       if (state === "suspect" || state === "dead") {
@@ -114,10 +130,13 @@ export class Dissemination {
 
   /** Calls those dead whose time to refute is over. */
   endSuspicions(nowMs: number): readonly Effect[] {
+    if (nowMs < this.#nextEndMs) return [];
+    this.#nextEndMs = Infinity;
     const effects: Effect[] = [];
-    for (const [id, suspicion] of this.#suspicions) {
+    for (const [id, { endsMs }] of this.#suspicions) {
       const member = this.view.get(id);
-      if (member === undefined || suspicion.endsMs > nowMs) continue;
+      if (endsMs > nowMs) this.#nextEndMs = Math.min(this.#nextEndMs, endsMs);
+      if (member === undefined || endsMs > nowMs) continue;
       const { incarnation } = member;
       effects.push(...this.apply({ kind: "dead", incarnation, id, from: this.#selfId }, nowMs));
     }
@@ -133,7 +152,7 @@ export class Dissemination {
     if (this.#isLeaving) return;
     this.#isLeaving = true;
     const { incarnation, id } = this.self;
-    this.view.set({ ...this.self, state: "left", changedMs: nowMs });
+    this.view.set(memberOf(this.self, { state: "left", incarnation, changedMs: nowMs }));
     this.#queue.add({ kind: "dead", incarnation, id, from: id });
   }
 
@@ -144,8 +163,7 @@ export class Dissemination {
   }
 
   records(): readonly ViewRecord[] {
-    return Array.from(this.view.all(), ({ state, incarnation, ...rest }) => {
-      const { id, boot, address, meta } = rest;
+    return Array.from(this.view.all(), ({ id, boot, address, meta, state, incarnation }) => {
       return { state, incarnation, member: { id, boot, address, meta } };
     });
   }
@@ -163,7 +181,12 @@ export class Dissemination {
     }
   }
 
-  #alive(alive: Alive, nowMs: number, events: MembershipEvent[], isOldNews = false): void {
+  #alive(
+    alive: Alive,
+    nowMs: number,
+    events: MembershipEvent[],
+    { isOldNews, told } = { isOldNews: false, told: 1 },
+  ): void {
     const { member: info, incarnation } = alive;
     const known = this.view.get(info.id);
     if (info.id === this.#selfId) {
@@ -184,19 +207,27 @@ export class Dissemination {
         return;
       }
       const isReclaimed = isMoved && !isPresent(known);
-      if (incarnation <= known.incarnation && !isReclaimed) return;
+      if (incarnation <= known.incarnation && !isReclaimed) {
+        this.#heardAgain(known, incarnation, told);
+        return;
+      }
     }
     if (!isOldNews) this.#queue.add(alive);
     this.#suspicions.delete(info.id);
     const wasPresent = known !== undefined && isPresent(known);
     const changedMs = known?.state === "alive" ? known.changedMs : nowMs;
-    const member: Member = { ...info, state: "alive", incarnation, changedMs };
+    const member = memberOf(info, { state: "alive", incarnation, changedMs });
     this.view.set(member);
     if (!wasPresent) events.push({ kind: "joined", member });
     else if (known.state === "suspect") events.push({ kind: "cleared", member });
     if (wasPresent && !isSameInfo(known, info)) {
       events.push({ kind: "updated", member, previous: known });
     }
+  }
+
+  #heardAgain({ id, state, incarnation }: Member, heard: number, told: number): void {
+    const isSame = state === "alive" && heard === incarnation;
+    if (isSame && this.view.presentCount > FEEDBACK_MEMBERS) this.#queue.heard(id, told);
   }
 
   #isFree(known: Member, nowMs: number): boolean {
@@ -225,7 +256,9 @@ export class Dissemination {
     if (known === undefined || incarnation < known.incarnation) return;
     const suspicion = this.#suspicions.get(id);
     if (suspicion !== undefined) {
-      if (suspicion.confirm(from)) this.#queue.add(suspect);
+      if (!suspicion.confirm(from)) return;
+      this.#queue.add(suspect);
+      this.#nextEndMs = Math.min(this.#nextEndMs, suspicion.endsMs);
       return;
     }
     if (known.state !== "alive") return;
@@ -238,8 +271,10 @@ export class Dissemination {
     const minMs = suspicionTimeoutMs(this.#config, members);
     const maxMs = minMs * this.#config.suspicionMaxTimeoutMult;
     const needed = confirmationsNeeded(this.#config, members);
-    this.#suspicions.set(id, new Suspicion({ startedMs: nowMs, from, needed, minMs, maxMs }));
-    const member: Member = { ...known, state: "suspect", incarnation, changedMs: nowMs };
+    const started = new Suspicion({ startedMs: nowMs, from, needed, minMs, maxMs });
+    this.#suspicions.set(id, started);
+    this.#nextEndMs = Math.min(this.#nextEndMs, started.endsMs);
+    const member = memberOf(known, { state: "suspect", incarnation, changedMs: nowMs });
     this.view.set(member);
     events.push({ kind: "suspected", member });
   }
@@ -255,7 +290,7 @@ export class Dissemination {
     this.#suspicions.delete(id);
     this.#queue.add(dead);
     const state = from === id ? "left" : "dead";
-    const member: Member = { ...known, state, incarnation, changedMs: nowMs };
+    const member = memberOf(known, { state, incarnation, changedMs: nowMs });
     this.view.set(member);
     events.push({ kind: state === "left" ? "left" : "died", member });
   }
@@ -270,7 +305,7 @@ export class Dissemination {
     const { id, boot, address, meta } = info;
     const raised = Math.min(incarnation, INCARNATION_MAX);
     const member = { id, boot, address, meta };
-    this.view.set({ ...member, state: "alive", incarnation: raised, changedMs: nowMs });
+    this.view.set(memberOf(member, { state: "alive", incarnation: raised, changedMs: nowMs }));
     this.#queue.add({ kind: "alive", incarnation: raised, member });
   }
 }

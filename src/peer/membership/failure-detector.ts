@@ -38,6 +38,8 @@ export class FailureDetector {
   readonly #config: MembershipConfig;
   readonly #members: Dissemination;
   readonly #relays = new Map<number, Relay>();
+  /** No relay has anything to do before. */
+  #nextRelayMs = Infinity;
   #probe: Probe | undefined;
   #nextProbeMs: number;
   #sequence: number;
@@ -58,10 +60,7 @@ export class FailureDetector {
     const probe = this.#probe;
     let next = probe === undefined ? this.#nextProbeMs : probe.endMs;
     if (probe !== undefined && !probe.isIndirect) next = Math.min(next, probe.indirectMs);
-    for (const relay of this.#relays.values()) {
-      next = Math.min(next, relay.isNacked ? relay.endMs : relay.nackMs);
-    }
-    return next;
+    return Math.min(next, this.#nextRelayMs);
   }
 
   tick(nowMs: number): readonly Effect[] {
@@ -92,6 +91,7 @@ export class FailureDetector {
       endMs: nowMs + this.#config.probeIntervalMs,
       isNacked: false,
     });
+    this.#nextRelayMs = Math.min(this.#nextRelayMs, nowMs + this.#config.probeTimeoutMs);
     return [this.#ping(ping.target, ping.address, sequence)];
   }
 
@@ -170,13 +170,20 @@ export class FailureDetector {
   }
 
   #tickRelays(nowMs: number): readonly Effect[] {
+    if (nowMs < this.#nextRelayMs) return [];
+    this.#nextRelayMs = Infinity;
     const effects: Effect[] = [];
     for (const [sequence, relay] of this.#relays) {
-      if (nowMs >= relay.endMs) this.#relays.delete(sequence);
-      else if (!relay.isNacked && nowMs >= relay.nackMs) {
+      if (nowMs >= relay.endMs) {
+        this.#relays.delete(sequence);
+        continue;
+      }
+      if (!relay.isNacked && nowMs >= relay.nackMs) {
         relay.isNacked = true;
         effects.push(this.#send(relay.origin, { kind: "nack", sequence: relay.originSequence }));
       }
+      const nextMs = relay.isNacked ? relay.endMs : relay.nackMs;
+      this.#nextRelayMs = Math.min(this.#nextRelayMs, nextMs);
     }
     return effects;
   }

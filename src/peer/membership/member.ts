@@ -36,6 +36,14 @@ export interface Member extends MemberInfo {
   readonly changedMs: number;
 }
 
+/** Written out: spread copies of objects of several shapes are slow to make and slow to read. */
+export function memberOf(
+  { id, boot, address, meta }: MemberInfo,
+  { state, incarnation, changedMs }: Pick<Member, "state" | "incarnation" | "changedMs">,
+): Member {
+  return { id, boot, address, meta, state, incarnation, changedMs };
+}
+
 export function isSameAddress(one: Address, other: Address): boolean {
   return one.host === other.host && one.port === other.port;
 }

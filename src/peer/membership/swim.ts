@@ -105,7 +105,7 @@ export class Swim {
   get nextMs(): number {
     if (this.#hasLeft) return Infinity;
     return Math.min(
-      this.#nextGossipMs,
+      this.#hasGossip ? this.#nextGossipMs : Infinity,
       this.#nextPushPullMs,
       this.#nextReconnectMs,
       this.#members.nextMs,
@@ -114,6 +114,22 @@ export class Swim {
   }
 
   step(input: SwimInput, nowMs: number): readonly Effect[] {
+    const effects = this.#take(input, nowMs);
+    // Not at once when there is something to say again: others have news in the same moment.
+    if (this.#hasGossip && this.#nextGossipMs < nowMs) {
+      const intervalMs = this.#config.gossipIntervalMs;
+      this.#nextGossipMs += Math.ceil((nowMs - this.#nextGossipMs) / intervalMs) * intervalMs;
+    }
+    return effects;
+  }
+
+  /** Nothing to say, or nobody to say it to: no timer either. */
+  get #hasGossip(): boolean {
+    const { isLeaving, hasBroadcasts, view } = this.#members;
+    return isLeaving || (hasBroadcasts && view.size > 1);
+  }
+
+  #take(input: SwimInput, nowMs: number): readonly Effect[] {
     switch (input.kind) {
       case "tick":
         return this.#tick(nowMs);
@@ -168,7 +184,7 @@ export class Swim {
     if (this.#hasLeft) return [];
     const effects: Effect[] = [...this.#members.endSuspicions(nowMs)];
     if (!this.#members.isLeaving) effects.push(...this.#detector.tick(nowMs));
-    if (nowMs >= this.#nextGossipMs) effects.push(...this.#gossip(nowMs));
+    if (this.#hasGossip && nowMs >= this.#nextGossipMs) effects.push(...this.#gossip(nowMs));
     if (nowMs >= this.#nextPushPullMs) effects.push(...this.#pushPull(nowMs));
     if (nowMs >= this.#nextReconnectMs) effects.push(...this.#reconnect(nowMs));
     return effects;
@@ -226,7 +242,7 @@ export class Swim {
   /** Not before the others that start now are known, and early: to find whom gossip missed. */
   #soonMs(): number {
     const intervalMs = this.#interval(this.#config.pushPullIntervalMs);
-    return (intervalMs + this.#spread(intervalMs)) / 4;
+    return (intervalMs + this.#spread(intervalMs)) / 12;
   }
 
   /** 0 in the configuration switches a timer off. */

@@ -31,17 +31,17 @@ import type { PacketHandlers, PacketSink } from "./packet-port.ts";
 import { SeedKeeper } from "./seed-keeper.ts";
 import { StreamCalls } from "./stream-calls.ts";
 import type { Streams } from "./streams.ts";
+import { TreeMembers } from "./tree-members.ts";
 import type { TreeEffect, TreeInput, TreeMember } from "../tree/index.ts";
 import type { MakeTree, TreePort, TreesReport } from "./tree-port.ts";
 
 /** One member is greeted per interval, ms: round trip, clock, and whether packets reach it. */
-const GREET_INTERVAL_MS = 1000;
-/** The same among more than so many members: all would take long anyway. */
-const GREET_MANY_INTERVAL_MS = 5000;
+const GREET_INTERVAL_MS = 10_000;
+/** While some were never greeted, and there are not so many that it would take long anyway. */
+const GREET_NEW_INTERVAL_MS = 1000;
 const GREET_MANY = 32;
-/** The trees hear of changes at most so often, ms, and half a millisecond more for each member. */
-const MEMBERS_INTERVAL_MS = 100;
-const MEMBERS_INTERVAL_MS_EACH = 0.5;
+/** A timer that comes so much too early, ms, is set anew: waking up for nothing costs more. */
+const WAKE_EARLY_MS = 50;
 /** A view that was encoded is given to others for so long, ms: many ask at once when many join. */
 const VIEW_FRESH_MS = 100;
 /** At least, ms; else two probe intervals. */
@@ -83,22 +83,14 @@ export class Engine implements Disposable {
   readonly #port: PacketPort;
   readonly #calls: StreamCalls;
   readonly #seeds: SeedKeeper;
-  /** As the trees are given them; a member that changes is another object. */
-  #treeMembers = new WeakMap<Member, TreeMember>();
+  readonly #treeMembers: TreeMembers;
   readonly #tree: TreePort;
-  /** Since when this node has its boot id. */
-  #startedMs: number;
   #machine: MachineState;
   #self: PeerRef;
   #isJoined = false;
   #isJoining = false;
   #isStopped = false;
   #nextGreetMs: number;
-  /** When the trees are to hear of the members; Infinity: nothing changed. */
-  #nextMembersMs: number;
-  #lastMembersMs = -Infinity;
-  /** The trees know of this member alone. */
-  #isAlone = true;
   #view: { bytes: Uint8Array; version: number; untilMs: number } | undefined;
   #members: readonly TreeMember[] = [];
   #wake = { atMs: Infinity, cancel: (): void => undefined };
@@ -110,7 +102,6 @@ export class Engine implements Disposable {
     const { id, zone, exchangePort, versions } = config;
     const nowMs = clock.nowMs();
     this.#options = options;
-    this.#startedMs = nowMs;
     this.#machine = options.machine(address.host);
     const boot = newBootId(random, this.#machine);
     this.#self = { id, boot, address, exchangePort, zone, version: versions.highest };
@@ -122,10 +113,11 @@ export class Engine implements Disposable {
     const timeoutMs = Math.max(STREAM_TIMEOUT_MS, 2 * config.membership.probeIntervalMs);
     this.#calls = new StreamCalls(options.streams, clock, { timeoutMs });
     this.#seeds = new SeedKeeper(random);
+    const known = { swim: this.#swim, watch: this.watch, seeds: this.#seeds };
+    this.#treeMembers = new TreeMembers(known, nowMs);
     const wire = { version: versions.highest, oldest: versions.lowest };
     this.#tree = options.makeTree({ self: this.#self, random, nowMs, wire });
-    this.#nextGreetMs = nowMs + random.next() * GREET_INTERVAL_MS;
-    this.#nextMembersMs = nowMs;
+    this.#nextGreetMs = nowMs + random.next() * GREET_NEW_INTERVAL_MS;
     this.#schedule();
   }
 
@@ -169,8 +161,7 @@ export class Engine implements Disposable {
       this.#seeds.set(addresses, nowMs);
       const others = addresses.filter((address) => !this.#isSelf(address));
       this.#stepTree({ kind: "seeds", list: others.map((address) => ({ address })) }, nowMs);
-      this.#treeMembers = new WeakMap();
-      this.#changed(nowMs);
+      this.#treeMembers.reseed(nowMs);
     });
   }
 
@@ -191,7 +182,7 @@ export class Engine implements Disposable {
   /** Throws what TreeAgent.step throws. */
   tree(input: TreeRequest): void {
     this.#enter((nowMs) => {
-      if (this.#nextMembersMs <= nowMs) this.#giveMembers(nowMs);
+      if (this.#treeMembers.nextMs <= nowMs) this.#giveMembers(nowMs);
       this.#stepTree(input, nowMs);
     });
   }
@@ -243,14 +234,14 @@ export class Engine implements Disposable {
     this.#machine = machine;
     if (sign !== undefined) this.#renew(sign, nowMs);
     work(nowMs);
-    if (this.#nextMembersMs <= nowMs) this.#giveMembers(nowMs);
+    if (this.#treeMembers.nextMs <= nowMs) this.#giveMembers(nowMs);
     this.#schedule();
   }
 
   /** Nothing may be sent with the old boot: the original may do that. */
   #renew(sign: CloneSign, nowMs: number): void {
     const boot = newBootId(this.#options.random, this.#machine);
-    this.#startedMs = nowMs;
+    this.#treeMembers.startedMs = nowMs;
     this.#port.renew(boot);
     this.watch.note("cloned", this.#self.id, `${sign}: this node has a new boot id`);
     this.#become({ ...this.#self, boot }, nowMs);
@@ -266,12 +257,13 @@ export class Engine implements Disposable {
   }
 
   #schedule(): void {
-    const atMs = Math.min(
-      ...[this.#swim.nextMs, this.#port.nextMs, this.#tree.nextMs],
-      ...[this.#seeds.nextMs, this.#nextGreetMs, this.#nextMembersMs],
-    );
-    // A timer that comes too early costs less than one that is set anew for every packet.
-    if (this.#isStopped || atMs >= this.#wake.atMs || atMs === Infinity) return;
+    const { nextMs: swimMs } = this.#swim;
+    const { nextMs: seedsMs } = this.#seeds;
+    const partsMs = Math.min(swimMs, this.#port.nextMs, this.#tree.nextMs, seedsMs);
+    const atMs = Math.min(partsMs, this.#nextGreetMs, this.#treeMembers.nextMs);
+    // A timer that comes a little too early costs less than one that is set anew for every packet.
+    const isSoonEnough = atMs >= this.#wake.atMs && atMs < this.#wake.atMs + WAKE_EARLY_MS;
+    if (this.#isStopped || isSoonEnough || atMs === Infinity) return;
     this.#wake.cancel();
     const delayMs = Math.max(0, Math.ceil(atMs - this.#options.clock.nowMs()));
     const cancel = this.#options.clock.timer(delayMs, () => {
@@ -289,11 +281,16 @@ export class Engine implements Disposable {
     if (nowMs >= this.#tree.nextMs) this.#stepTree({ kind: "tick" }, nowMs);
     if (nowMs >= this.#seeds.nextMs) this.#askSeeds(nowMs);
     if (nowMs >= this.#nextGreetMs) {
-      const isMany = this.#swim.presentCount > GREET_MANY;
-      this.#nextGreetMs = nowMs + (isMany ? GREET_MANY_INTERVAL_MS : GREET_INTERVAL_MS);
+      this.#nextGreetMs = nowMs + GREET_INTERVAL_MS;
       const member = this.watch.nextToGreet();
       if (member !== undefined) this.#port.greet(member.address);
+      this.#greetSoon(nowMs);
     }
+  }
+
+  #greetSoon(nowMs: number): void {
+    const isSoon = this.watch.hasStrangers && this.#swim.presentCount <= GREET_MANY;
+    if (isSoon) this.#nextGreetMs = Math.min(this.#nextGreetMs, nowMs + GREET_NEW_INTERVAL_MS);
   }
 
   #askSeeds(nowMs: number): void {
@@ -395,51 +392,24 @@ export class Engine implements Disposable {
       const isRestarted = event.kind === "updated" && event.previous.boot !== boot;
       if (isRestarted || this.#port.bootAt(address) === undefined) this.#port.learn(address, boot);
     }
-    if (event.kind !== "conflict" && event.kind !== "refused") this.#changed(nowMs);
+    if (event.kind !== "conflict" && event.kind !== "refused") {
+      this.#view = undefined;
+      this.#treeMembers.changed(nowMs);
+    }
+    if (event.kind === "joined") this.#greetSoon(nowMs);
     if (event.kind === "died" && this.#swim.presentCount === 1) this.#seeds.hurry(nowMs);
   }
 
-  #changed(nowMs: number): void {
-    this.#view = undefined;
-    const intervalMs = MEMBERS_INTERVAL_MS + MEMBERS_INTERVAL_MS_EACH * this.#swim.presentCount;
-    // A newcomer's first peer is what its first join waits for.
-    const atMs = this.#isAlone ? nowMs : Math.max(nowMs, this.#lastMembersMs + intervalMs);
-    this.#nextMembersMs = Math.min(this.#nextMembersMs, atMs);
-  }
-
   #giveMembers(nowMs: number): void {
-    this.#nextMembersMs = Infinity;
-    this.#lastMembersMs = nowMs;
-    this.#isAlone = this.#swim.presentCount === 1;
-    const list: TreeMember[] = [];
-    for (const member of this.#swim.members()) {
-      if (!isPresent(member)) continue;
-      const treeMember = this.#treeMember(member);
-      if (treeMember !== undefined) list.push(treeMember);
-    }
-    this.#members = list;
-    this.#stepTree({ kind: "members", list }, nowMs);
-  }
-
-  /** Undefined when its metadata cannot be read. */
-  #treeMember(member: Member): TreeMember | undefined {
-    const known = this.#treeMembers.get(member);
-    if (known !== undefined) return known;
-    const ref = peerRefOf(member);
-    if (ref === undefined) return undefined;
-    const { state, changedMs } = member;
-    const isSelf = member.id === this.#self.id;
-    const presentMs = isSelf ? this.#startedMs : this.watch.presentMs(member.id);
-    const aliveSinceMs = presentMs ?? changedMs;
-    const made = { ...ref, state, aliveSinceMs, isSeed: this.#seeds.has(member.address) };
-    this.#treeMembers.set(member, made);
-    return made;
+    this.#members = this.#treeMembers.take(nowMs);
+    this.#stepTree({ kind: "members", list: this.#members }, nowMs);
   }
 
   #stepTree(input: TreeInput, nowMs: number): void {
     for (const effect of this.#tree.step(input, nowMs)) {
       if (effect.kind === "send") {
-        this.#port.send("tree", effect.to, effect.content, { isAsking: true });
+        const { to, content, isAsking } = effect;
+        this.#port.send("tree", to, content, { isAsking });
       } else this.#options.onTree(effect);
     }
   }
@@ -447,7 +417,7 @@ export class Engine implements Disposable {
   /** What both speak; the lowest of ours for somebody unknown. */
   #versionFor({ boot }: Destination): number {
     const member = this.#swim.get(this.watch.idOf(boot ?? "") ?? "");
-    const theirs = member === undefined ? undefined : this.#treeMember(member)?.version;
+    const theirs = member === undefined ? undefined : this.#treeMembers.of(member)?.version;
     return spokenVersion(this.#options.config.versions, theirs);
   }
 

@@ -100,7 +100,7 @@ export class LocalPeerNode implements PeerNode {
     scope.use(socket);
     const address = await ownAddress(config, socket.local.port, seeds.addresses);
     throwIfAborted(signal);
-    const positions = new Positions();
+    const positions = new Positions(clock);
     const tokens = new TokenWaits(clock);
     const selfListeners = new Set<(self: PeerRef) => void>();
     const engine = new Engine({
@@ -256,6 +256,7 @@ export class LocalPeerNode implements PeerNode {
 
   async #end(): Promise<void> {
     this.#parts.engine[Symbol.dispose]();
+    this.#parts.positions[Symbol.dispose]();
     this.#stop.abort();
     await this.#parts.socket[Symbol.asyncDispose]();
     await Promise.all(this.#loops);

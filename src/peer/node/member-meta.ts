@@ -32,8 +32,19 @@ export function encodeMeta({ version, exchangePort, zone }: MemberMeta): Uint8Ar
   return new FieldWriter().u8(version).u16(exchangePort).u8(bytes.length).bytes(bytes).take();
 }
 
+/** What metadata say; a member keeps its bytes for as long as it is known. */
+const decoded = new WeakMap<Uint8Array, MemberMeta>();
+
 /** Throws `data-loss`. */
 export function decodeMeta(meta: Uint8Array): MemberMeta {
+  const known = decoded.get(meta);
+  if (known !== undefined) return known;
+  const read = readMeta(meta);
+  decoded.set(meta, read);
+  return read;
+}
+
+function readMeta(meta: Uint8Array): MemberMeta {
   const reader = new FieldReader(meta);
   const version = reader.u8();
   const exchangePort = reader.u16();
@@ -47,7 +58,8 @@ export function decodeMeta(meta: Uint8Array): MemberMeta {
 /** Undefined when its metadata cannot be read: a member for gossip, but nobody to fetch from. */
 export function peerRefOf({ id, boot, address, meta }: MemberInfo): PeerRef | undefined {
   try {
-    return { id, boot, address, ...decodeMeta(meta) };
+    const { exchangePort, zone, version } = decodeMeta(meta);
+    return { id, boot, address, exchangePort, zone, version };
   } catch (error) {
     if (error instanceof DaemonError) return undefined;
     throw error;

@@ -18,6 +18,8 @@ import type { MemberReport } from "./report.ts";
 
 /** Wall clocks that are further apart are reported, ms. */
 const CLOCK_SKEW_MS = 5000;
+/** Members whose turn to be greeted comes first; more wait for theirs. */
+const STRANGERS_MAX = 64;
 /** Tries in a row that fail before a way counts as blocked. */
 const BLOCKED_AFTER = 3;
 
@@ -42,6 +44,8 @@ export class MemberWatch {
   readonly #table = new MemberTable();
   /** Members in the order of greeting, refilled when all were. */
   readonly #toGreet: string[] = [];
+  /** Ids of present members that were never greeted: they come first, as many as are kept. */
+  readonly #strangers = new Set<string>();
 
   constructor(options: MemberWatchOptions) {
     this.#options = options;
@@ -77,9 +81,19 @@ export class MemberWatch {
     return { has: (address) => keys.has(keyOf(address)) };
   }
 
-  /** All members in turn. */
+  /** Whether some members were never greeted. */
+  get hasStrangers(): boolean {
+    return this.#strangers.size > 0;
+  }
+
+  /** All members in turn, those first that never were. */
   nextToGreet(): Member | undefined {
     const { swim } = this.#options;
+    const [stranger] = this.#strangers;
+    if (stranger !== undefined) {
+      this.#strangers.delete(stranger);
+      return swim.get(stranger);
+    }
     if (this.#toGreet.length === 0) {
       for (const member of swim.members()) {
         if (isPresent(member) && member.id !== swim.self.id) this.#toGreet.push(member.id);
@@ -93,13 +107,17 @@ export class MemberWatch {
     switch (event.kind) {
       case "joined":
         this.#table.add(event.member, nowMs);
+        this.#addStranger(event.member.id);
         break;
       case "updated":
-        if (event.previous.boot !== event.member.boot) this.#table.add(event.member, nowMs);
+        if (event.previous.boot === event.member.boot) break;
+        this.#table.add(event.member, nowMs);
+        this.#addStranger(event.member.id);
         break;
       case "died":
       case "left":
         this.#table.remove(event.member.id);
+        this.#strangers.delete(event.member.id);
         break;
       case "conflict": {
         const { member, other } = event;
@@ -114,6 +132,10 @@ export class MemberWatch {
       case "cleared":
         break;
     }
+  }
+
+  #addStranger(id: string): void {
+    if (this.#strangers.size < STRANGERS_MAX) this.#strangers.add(id);
   }
 
   heard(boot: string, nowMs: number): void {
@@ -139,6 +161,7 @@ export class MemberWatch {
   measured({ boot, roundTripMs, clockAheadMs, welcome }: Greeted): void {
     const { id } = welcome.member;
     this.#table.heard(boot, this.#nowMs);
+    this.#strangers.delete(id);
     const notes = this.#table.get(id);
     if (notes !== undefined) Object.assign(notes, { roundTripMs, clockAheadMs });
     this.clear("udp-blocked", id);

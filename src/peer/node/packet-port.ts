@@ -10,7 +10,7 @@ import type { Address, MemberInfo } from "../membership/member.ts";
 import { decodeGreeting, encodeGreeting } from "../transport/greeting-codec.ts";
 import type { Hello } from "../transport/greeting-codec.ts";
 import { Greeting } from "../transport/greeting.ts";
-import type { Greeted, GreetingEffect } from "../transport/greeting.ts";
+import type { Greeted, GreetingEffect, Now } from "../transport/greeting.ts";
 import type { KeyRing } from "../transport/key-ring.ts";
 import { Sealer } from "../transport/seal.ts";
 import type { Refusal } from "../transport/seal.ts";
@@ -92,7 +92,7 @@ export class PacketPort {
     const whole = new Uint8Array(content.length + 1);
     whole[0] = CONTENT[kind];
     whole.set(content, 1);
-    this.#run(this.#greeting.send(to, whole, { ...this.#now(), isAsking }));
+    this.#run(this.#greeting.send(to, whole, this.#now(isAsking)));
   }
 
   bootAt(address: Address): string | undefined {
@@ -217,9 +217,15 @@ export class PacketPort {
     }
   }
 
-  #now(): { readonly nowMs: number; readonly wallMs: number } {
+  #now(isAsking = false): Now & { readonly isAsking: boolean } {
     const { clock } = this.#options;
-    return { nowMs: clock.nowMs(), wallMs: Number(clock.wallNs() / NS_PER_MS) };
+    return {
+      nowMs: clock.nowMs(),
+      isAsking,
+      get wallMs() {
+        return Number(clock.wallNs() / NS_PER_MS);
+      },
+    };
   }
 }
 

@@ -89,7 +89,7 @@ const WORKER_PROGRAM = new URL("./worker.js", import.meta.url);
 export class WorkerPeerNode implements PeerNode {
   readonly #options: PeerNodeStart;
   readonly #images = new Set<string>();
-  readonly #positions = new Positions();
+  readonly #positions = new Positions(systemClock);
   readonly #calls = new Map<number, (outcome: Outcome<Answers[keyof Answers]>) => void>();
   readonly #streamCalls = new Map<number, AbortController>();
   #worker: Worker;

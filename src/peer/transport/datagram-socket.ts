@@ -98,7 +98,7 @@ export class DatagramSocket implements AsyncDisposable {
     socket.on("message", (packet: Uint8Array, { address, port }: RemoteInfo) => {
       this.counters.received += 1;
       this.counters.receivedBytes += packet.length;
-      onPacket(packet, { host: plainHost(address), port });
+      onPacket(packet, { host: this.#isIPv6 ? plainHost(address) : address, port });
     });
     try {
       socket.setRecvBufferSize(RECEIVE_QUEUE_BYTES);
@@ -117,24 +117,28 @@ export class DatagramSocket implements AsyncDisposable {
   send(packet: Uint8Array, to: Address): void {
     if (this.#closed !== undefined) return;
     const host = this.#isIPv6 && isIPv4(to.host) ? `${MAPPED}${to.host}` : to.host;
-    if (this.#sending >= SENDING_MAX || isIPv6(host) !== this.#isIPv6 || to.port === 0) {
+    const isFit = host.includes(":") === this.#isIPv6;
+    if (this.#sending >= SENDING_MAX || !isFit || to.port === 0) {
       this.#unsent(this.#sending >= SENDING_MAX ? "too many waiting" : `no way to ${host}`);
       return;
     }
     this.#sending += 1;
     try {
-      this.#socket.send(packet, to.port, host, (error) => {
-        this.#sending -= 1;
-        if (error === null) {
-          this.counters.sent += 1;
-          this.counters.sentBytes += packet.length;
-        } else this.#unsent(errorMessage(error));
-      });
+      this.#socket.send(packet, to.port, host, this.#onSent);
     } catch (error) {
       this.#sending -= 1;
       this.#unsent(errorMessage(error));
     }
   }
+
+  /** One for all packets: a node that is busy sends thousands in a second. */
+  readonly #onSent = (error: Error | null, bytes: number): void => {
+    this.#sending -= 1;
+    if (error === null) {
+      this.counters.sent += 1;
+      this.counters.sentBytes += bytes;
+    } else this.#unsent(errorMessage(error));
+  };
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed ??= new Promise((resolve) => {

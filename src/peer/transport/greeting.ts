@@ -51,6 +51,13 @@ export interface Greeted {
   readonly welcome: Welcome;
 }
 
+/** Both clocks; the wall clock is read for hellos alone. */
+export interface Now {
+  readonly nowMs: number;
+  /** ms since 1970. */
+  readonly wallMs: number;
+}
+
 interface Pending {
   readonly address: Address;
   /** Without its last byte, which counts the hellos. */
@@ -59,6 +66,8 @@ interface Pending {
   nextMs: number;
   readonly packets: Uint8Array[];
 }
+
+const NOTHING: readonly GreetingEffect[] = [];
 
 export interface GreetingOptions {
   readonly random: Random;
@@ -113,17 +122,17 @@ export class Greeting {
   send(
     to: Destination,
     content: Uint8Array,
-    { nowMs, wallMs, isAsking }: { nowMs: number; wallMs: number; isAsking: boolean },
+    now: Now & { readonly isAsking: boolean },
   ): readonly GreetingEffect[] {
     const key = keyOf(to.address);
     const boot = this.#boots.get(key) ?? to.boot;
     if (boot !== undefined) {
-      if (isAsking && !this.#awaited.has(key) && this.#awaited.size < AWAITED_MAX) {
-        this.#awaited.set(key, { address: to.address, sinceMs: nowMs });
+      if (now.isAsking && !this.#awaited.has(key) && this.#awaited.size < AWAITED_MAX) {
+        this.#awaited.set(key, { address: to.address, sinceMs: now.nowMs });
       }
       return [{ kind: "packet", to: to.address, boot, content }];
     }
-    const effects = this.greet(to.address, { nowMs, wallMs });
+    const effects = this.greet(to.address, now);
     const pending = this.#pending.get(key);
     if (
       pending === undefined ||
@@ -139,17 +148,14 @@ export class Greeting {
   }
 
   /** Asks who is at an address, unless that is being asked already. */
-  greet(
-    address: Address,
-    { nowMs, wallMs }: { nowMs: number; wallMs: number },
-  ): readonly GreetingEffect[] {
+  greet(address: Address, now: Now): readonly GreetingEffect[] {
     const key = keyOf(address);
     if (this.#pending.has(key) || this.#pending.size >= GREETINGS_MAX) return [];
     const nonce = Buffer.from(this.#random.bytes(NONCE_BYTES - 1)).toString("hex");
-    const pending: Pending = { address, nonce, sent: [], nextMs: nowMs, packets: [] };
+    const pending: Pending = { address, nonce, sent: [], nextMs: now.nowMs, packets: [] };
     this.#pending.set(key, pending);
     this.#nonces.set(nonce, key);
-    return [this.#hello(pending, nowMs, wallMs)];
+    return [this.#hello(pending, now)];
   }
 
   /** Whether a hello may be answered now. */
@@ -189,17 +195,19 @@ export class Greeting {
   /** The boot at an address is known now: what waited for it goes out. */
   learn(address: Address, boot: string): readonly GreetingEffect[] {
     const key = keyOf(address);
-    this.#boots.set(key, boot);
+    if (this.#boots.get(key) !== boot) this.#boots.set(key, boot);
     this.#awaited.delete(key);
+    if (!this.#pending.has(key)) return NOTHING;
     return this.#end(key).map((content) => ({ kind: "packet", to: address, boot, content }));
   }
 
-  tick({ nowMs, wallMs }: { nowMs: number; wallMs: number }): readonly GreetingEffect[] {
+  tick(now: Now): readonly GreetingEffect[] {
+    const { nowMs } = now;
     const effects: GreetingEffect[] = [];
     for (const [key, { address, sinceMs }] of this.#awaited) {
       if (sinceMs + SILENT_MS > nowMs) break;
       this.#awaited.delete(key);
-      effects.push(...this.greet(address, { nowMs, wallMs }));
+      effects.push(...this.greet(address, now));
     }
     if (nowMs < this.#nextHelloMs) return effects;
     this.#nextHelloMs = Infinity;
@@ -208,7 +216,7 @@ export class Greeting {
         this.#nextHelloMs = Math.min(this.#nextHelloMs, pending.nextMs);
         continue;
       }
-      if (pending.sent.length < HELLOS_MAX) effects.push(this.#hello(pending, nowMs, wallMs));
+      if (pending.sent.length < HELLOS_MAX) effects.push(this.#hello(pending, now));
       else {
         this.dropped += this.#end(key).length;
         effects.push({ kind: "unanswered", address: pending.address });
@@ -222,7 +230,7 @@ export class Greeting {
     for (const key of [...this.#pending.keys()]) this.dropped += this.#end(key).length;
   }
 
-  #hello(pending: Pending, nowMs: number, wallMs: number): GreetingEffect {
+  #hello(pending: Pending, { nowMs, wallMs }: Now): GreetingEffect {
     const count = pending.sent.length;
     pending.sent.push({ atMs: nowMs, wallMs });
     pending.nextMs = nowMs + HELLO_AGAIN_MS * 2 ** count;

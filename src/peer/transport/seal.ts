@@ -12,7 +12,8 @@
  * Who does not know the receiver's boot yet sends a packet of kind `hello`, made for nobody. It can
  * be replayed, so all that a hello may bring about is an answer that is no longer than itself.
  */
-import { createCipheriv, createDecipheriv } from "node:crypto";
+import { createCipheriv, createDecipheriv, createSecretKey } from "node:crypto";
+import type { KeyObject } from "node:crypto";
 import { DaemonError } from "../../base/errors.ts";
 import { derive } from "./key-ring.ts";
 import type { KeyRing } from "./key-ring.ts";
@@ -26,12 +27,15 @@ const TAG_BYTES = 16;
 const NONCE_BYTES = 12;
 const KEY_BYTES = 32;
 /** kind, key id, sender, counter. */
-const HEADER_BYTES = 1 + 2 + BOOT_BYTES + 8;
+const COUNTER_BYTES = 8;
+const COUNTER_AT = 1 + 2 + BOOT_BYTES;
+const HEADER_BYTES = COUNTER_AT + COUNTER_BYTES;
 /** Bytes of content that one packet holds. */
 export const CONTENT_BYTES_MAX = PACKET_BYTES_MAX - HEADER_BYTES - TAG_BYTES;
 /**
- * Senders whose counters are remembered, twice the members of the largest cluster. A sender that
- * was forgotten starts a new window: its old packets would be taken once more.
+ * Senders whose counters are remembered, twice the members of the largest cluster: as many as it
+ * has are never forgotten. A sender that was starts a new window: its old packets would be taken
+ * once more.
  */
 const SENDERS_MAX = 32_768;
 const COUNTER_MAX = 2n ** 64n - 1n;
@@ -60,28 +64,34 @@ interface Sender {
 export class Sealer {
   #ring: KeyRing;
   #boot: Buffer;
-  #sealKey: Uint8Array;
+  /** The same as 32 hex digits. */
+  #name: string;
+  #sealKey: KeyObject;
   #counter = 0n;
+  readonly #aad = Buffer.alloc(HEADER_BYTES + BOOT_BYTES);
+  readonly #nonce = Buffer.alloc(NONCE_BYTES);
   /** Senders that have shown the key: a stranger cannot make an entry. */
   readonly #senders = new RecentMap<string, Sender>(SENDERS_MAX);
 
   constructor(ring: KeyRing, boot: string) {
     this.#ring = ring;
     this.#boot = bootBytes(boot);
-    this.#sealKey = senderKey(ring.primary.secret, this.#boot);
+    this.#name = this.#boot.toString("hex");
+    this.#sealKey = createSecretKey(senderKey(ring.primary.secret, this.#boot));
   }
 
   /** Seals with and opens for another boot from now on: after a clone, before anything is sent. */
   renew(boot: string): void {
     this.#boot = bootBytes(boot);
-    this.#sealKey = senderKey(this.#ring.primary.secret, this.#boot);
+    this.#name = this.#boot.toString("hex");
+    this.#sealKey = createSecretKey(senderKey(this.#ring.primary.secret, this.#boot));
     this.#counter = 0n;
   }
 
   /** Other keys from now on. Counters go on: the next key may be one that was used before. */
   rotate(ring: KeyRing): void {
     this.#ring = ring;
-    this.#sealKey = senderKey(ring.primary.secret, this.#boot);
+    this.#sealKey = createSecretKey(senderKey(ring.primary.secret, this.#boot));
     for (const sender of this.#senders.values()) sender.keys.clear();
   }
 
@@ -92,17 +102,18 @@ export class Sealer {
     }
     if (this.#counter >= COUNTER_MAX)
       throw new DaemonError("internal", "packet counter is used up");
-    const header = Buffer.alloc(HEADER_BYTES);
-    header.writeUInt8(receiver === undefined ? KINDS.hello : KINDS.member);
-    header.writeUInt16BE(this.#ring.primary.id, 1);
-    this.#boot.copy(header, 3);
-    header.writeBigUInt64BE(this.#counter, 3 + BOOT_BYTES);
+    const packet = Buffer.allocUnsafe(HEADER_BYTES + content.length + TAG_BYTES);
+    packet.writeUInt8(receiver === undefined ? KINDS.hello : KINDS.member);
+    packet.writeUInt16BE(this.#ring.primary.id, 1);
+    this.#boot.copy(packet, 3);
+    packet.writeBigUInt64BE(this.#counter, COUNTER_AT);
     this.#counter += 1n;
-    const cipher = createCipheriv("aes-256-gcm", this.#sealKey, nonceOf(header));
-    cipher.setAAD(Buffer.concat([header, receiver === undefined ? NOBODY : bootBytes(receiver)]));
-    const sealed = cipher.update(content);
+    const cipher = createCipheriv("aes-256-gcm", this.#sealKey, this.#nonceOf(packet));
+    cipher.setAAD(this.#aadFor(packet, receiver));
+    packet.set(cipher.update(content), HEADER_BYTES);
     cipher.final();
-    return Buffer.concat([header, sealed, cipher.getAuthTag()]);
+    packet.set(cipher.getAuthTag(), HEADER_BYTES + content.length);
+    return packet;
   }
 
   open(packet: Uint8Array): Opened {
@@ -114,25 +125,60 @@ export class Sealer {
     ) {
       return refused("malformed");
     }
-    const bytes = Buffer.from(packet.buffer, packet.byteOffset, packet.length);
-    const header = bytes.subarray(0, HEADER_BYTES);
-    const boot = header.subarray(3, 3 + BOOT_BYTES);
-    if (boot.equals(this.#boot)) return refused("own");
-    const keyId = header.readUInt16BE(1);
+    const bytes = Buffer.isBuffer(packet)
+      ? packet
+      : Buffer.from(packet.buffer, packet.byteOffset, packet.length);
+    const name = bytes.toString("hex", 3, COUNTER_AT);
+    if (name === this.#name) return refused("own");
+    const keyId = bytes.readUInt16BE(1);
     const key = this.#ring.get(keyId);
     if (key === undefined) return refused("unknown-key");
-    const name = boot.toString("hex");
     const known = this.#senders.get(name);
-    const openKey = known?.keys.get(keyId) ?? senderKey(key.secret, boot);
-    const content = decrypt(bytes, openKey, kind === "hello" ? NOBODY : this.#boot);
+    const knownKey = known?.keys.get(keyId);
+    const openKey = knownKey ?? senderKey(key.secret, bytes.subarray(3, COUNTER_AT));
+    const content = this.#decrypt(bytes, openKey, kind === "hello" ? NOBODY : this.#boot);
     if (content === undefined) return refused("forged");
     const sender = known ?? { keys: new Map<number, Uint8Array>(), window: new ReplayWindow() };
-    sender.keys.set(keyId, openKey);
+    if (knownKey === undefined) sender.keys.set(keyId, openKey);
     if (known === undefined) this.#senders.set(name, sender);
     // A hello may come twice: it says nothing, and its sender may never have been heard here.
-    const isNew = sender.window.accept(header.readBigUInt64BE(3 + BOOT_BYTES));
+    const isNew = sender.window.accept(bytes.readBigUInt64BE(COUNTER_AT));
     if (!isNew && kind === "member") return refused("replayed");
     return { kind, sender: name, content };
+  }
+
+  #decrypt(packet: Buffer, key: Uint8Array, receiver: Uint8Array): Uint8Array | undefined {
+    const tagAt = packet.length - TAG_BYTES;
+    const decipher = createDecipheriv("aes-256-gcm", key, this.#nonceOf(packet));
+    decipher.setAAD(this.#aadOf(packet, receiver));
+    decipher.setAuthTag(packet.subarray(tagAt));
+    const content = decipher.update(packet.subarray(HEADER_BYTES, tagAt));
+    try {
+      decipher.final();
+    } catch {
+      return undefined;
+    }
+    return content;
+  }
+
+  #aadFor(packet: Buffer, receiver: string | undefined): Buffer {
+    if (receiver === undefined) return this.#aadOf(packet, NOBODY);
+    packet.copy(this.#aad, 0, 0, HEADER_BYTES);
+    const bytes = this.#aad.write(receiver, HEADER_BYTES, "hex");
+    if (bytes === BOOT_BYTES && receiver.length === 2 * BOOT_BYTES) return this.#aad;
+    throw new DaemonError("invalid-argument", `not a boot id: ${receiver}`);
+  }
+
+  /** Valid until the next call, as is the nonce: a cipher copies both. */
+  #aadOf(packet: Buffer, receiver: Uint8Array): Buffer {
+    packet.copy(this.#aad, 0, 0, HEADER_BYTES);
+    this.#aad.set(receiver, HEADER_BYTES);
+    return this.#aad;
+  }
+
+  #nonceOf(packet: Buffer): Buffer {
+    packet.copy(this.#nonce, NONCE_BYTES - COUNTER_BYTES, COUNTER_AT, HEADER_BYTES);
+    return this.#nonce;
   }
 }
 
@@ -150,25 +196,4 @@ function bootBytes(boot: string): Buffer {
 
 function senderKey(secret: Uint8Array, boot: Uint8Array): Uint8Array {
   return derive(secret, boot, "faasnet gossip 1", KEY_BYTES);
-}
-
-function nonceOf(header: Buffer): Buffer {
-  const nonce = Buffer.alloc(NONCE_BYTES);
-  header.copy(nonce, NONCE_BYTES - 8, 3 + BOOT_BYTES);
-  return nonce;
-}
-
-function decrypt(packet: Buffer, key: Uint8Array, receiver: Uint8Array): Uint8Array | undefined {
-  const header = packet.subarray(0, HEADER_BYTES);
-  const tagAt = packet.length - TAG_BYTES;
-  const decipher = createDecipheriv("aes-256-gcm", key, nonceOf(header));
-  decipher.setAAD(Buffer.concat([header, receiver]));
-  decipher.setAuthTag(packet.subarray(tagAt));
-  const content = decipher.update(packet.subarray(HEADER_BYTES, tagAt));
-  try {
-    decipher.final();
-  } catch {
-    return undefined;
-  }
-  return content;
 }

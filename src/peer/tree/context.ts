@@ -95,6 +95,7 @@ export class TreeContext {
       kind: "send",
       to: boot === undefined ? { address } : { address, boot },
       content,
+      isAsking: isAsking(message),
     });
   }
 
@@ -174,5 +175,20 @@ export class TreeContext {
     while ((this.#vanished[0]?.atMs ?? Infinity) <= sinceMs) this.#vanished.shift();
     const own = this.ranking.score(image, this.#self.id);
     return this.#vanished.some(({ id }) => this.ranking.score(image, id) > own);
+  }
+}
+
+/** Whether the receiver has to answer at once; a deputy's silence to a heartbeat says nothing. */
+function isAsking(message: TreeMessage): boolean {
+  switch (message.kind) {
+    case "report":
+      return message.rank !== "deputy";
+    case "position":
+    case "ping":
+    case "beat":
+    case "token":
+      return true;
+    default:
+      return false;
   }
 }

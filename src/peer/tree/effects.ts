@@ -99,7 +99,13 @@ export type RemovalReason = "left" | "dead" | "silent" | "moved-on";
 
 export type TreeEffect =
   /** One tree message, without the byte that says that it is one. */
-  | { readonly kind: "send"; readonly to: Destination; readonly content: Uint8Array }
+  | {
+      readonly kind: "send";
+      readonly to: Destination;
+      readonly content: Uint8Array;
+      /** An answer has to come: one that does not may mean that the receiver was started again. */
+      readonly isAsking: boolean;
+    }
   /** Undefined: this member is in the tree no more. */
   | { readonly kind: "position"; readonly image: string; readonly position: Position | undefined }
   | {

@@ -5,7 +5,7 @@
 import { DaemonError } from "../../base/errors.ts";
 import { MEMBER_ID_BYTES_MAX } from "../membership/limits.ts";
 import type { Address } from "../membership/index.ts";
-import { addressBytes, checkMemberId, hostOf } from "../membership/wire.ts";
+import { addressBytes, checkMemberId, hostOf, plainText } from "../membership/wire.ts";
 import type { PeerRef } from "../peer-ref.ts";
 import { CONTENT_BYTES_MAX } from "../transport/seal.ts";
 import { EPOCH_COUNTER_MAX, ZONE_BYTES_MAX } from "./limits.ts";
@@ -39,9 +39,6 @@ export function checkZone(zone: string): string {
   }
   return zone;
 }
-
-/** References are written again and again, and never change. */
-const written = new WeakMap<PeerRef, Uint8Array>();
 
 export class TreeWriter {
   readonly #bytes = Buffer.allocUnsafe(SCRATCH_BYTES);
@@ -112,15 +109,7 @@ export class TreeWriter {
   }
 
   ref(ref: PeerRef): this {
-    let bytes = written.get(ref);
-    if (bytes === undefined) {
-      const from = this.#at;
-      this.contact(ref).u16(ref.exchangePort).text(ref.zone).u8(ref.version);
-      bytes = Uint8Array.prototype.slice.call(this.#bytes, from, this.#at);
-      written.set(ref, bytes);
-      return this;
-    }
-    return this.bytes(bytes);
+    return this.contact(ref).u16(ref.exchangePort).text(ref.zone).u8(ref.version);
   }
 
   epoch({ counter, manager }: Epoch): this {
@@ -191,19 +180,24 @@ export class TreeReader {
     return IMAGE_PREFIX + this.#bytes.toString("hex", at, at + SHA256_BYTES);
   }
 
-  #text(bytesMax: number): string {
+  /** `isPlain`: it is printable, and not empty. */
+  #text(bytesMax: number): { readonly text: string; readonly isPlain: boolean } {
     const length = this.u8();
     if (length > bytesMax) throw malformed(`a text of ${length} bytes`);
     const at = this.#take(length);
+    const plain = plainText(this.#bytes, at, length);
+    if (plain !== undefined) return { text: plain, isPlain: true };
     try {
-      return FATAL_UTF8.decode(this.#bytes.subarray(at, at + length));
+      const text = FATAL_UTF8.decode(this.#bytes.subarray(at, at + length));
+      return { text, isPlain: false };
     } catch {
       throw malformed("a text that is not UTF-8");
     }
   }
 
   id(): string {
-    const text = this.#text(MEMBER_ID_BYTES_MAX);
+    const { text, isPlain } = this.#text(MEMBER_ID_BYTES_MAX);
+    if (isPlain) return text;
     try {
       return checkMemberId(text);
     } catch (error) {
@@ -212,8 +206,8 @@ export class TreeReader {
   }
 
   zone(): string {
-    const text = this.#text(ZONE_BYTES_MAX);
-    if (UNSAFE.test(text)) throw malformed("a zone with spaces or control characters");
+    const { text, isPlain } = this.#text(ZONE_BYTES_MAX);
+    if (!isPlain && UNSAFE.test(text)) throw malformed("a zone with spaces or control characters");
     return text;
   }
 

@@ -33,6 +33,8 @@ export class SimClock implements Clock {
   readonly #time: SimTime;
   /** Ahead of the others' wall clocks. */
   aheadMs = 0;
+  /** Timers that have called back. */
+  fired = 0;
 
   constructor(time: SimTime) {
     this.#time = time;
@@ -49,7 +51,9 @@ export class SimClock implements Clock {
   timer(delayMs: number, callback: () => void): () => void {
     let isOn = true;
     this.#time.queue.add(this.#time.nowMs + delayMs, () => {
-      if (isOn) callback();
+      if (!isOn) return;
+      this.fired += 1;
+      callback();
     });
     return () => {
       isOn = false;

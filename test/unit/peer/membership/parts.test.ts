@@ -137,6 +137,19 @@ describe("BroadcastQueue", () => {
     assert.equal(queue.size, 0);
   });
 
+  it("sends what others say too as much less often, and once at least", () => {
+    const queue = new BroadcastQueue();
+    queue.add(news(1));
+    queue.add(news(2));
+    queue.heard("n1", 10);
+    queue.heard("n2", 1);
+    queue.heard("n3", 1);
+    assert.deepEqual(take(queue, 1000, 4), ["n2@1", "n1@1"]);
+    assert.deepEqual(take(queue, 1000, 4), ["n2@1"]);
+    assert.deepEqual(take(queue, 1000, 4), ["n2@1"]);
+    assert.equal(queue.size, 0);
+  });
+
   it("takes nothing that does not fit, and what fits behind it", () => {
     const queue = new BroadcastQueue();
     queue.add(news(1));

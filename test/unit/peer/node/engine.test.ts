@@ -96,7 +96,7 @@ describe("Tree packets", () => {
     const stranger = network.add("stranger", { seeds: [] });
     const { address } = stranger.engine.self;
     const content = Uint8Array.of(5, 6, 7);
-    sender.tree.effects = [{ kind: "send", to: { address }, content }];
+    sender.tree.effects = [{ kind: "send", to: { address }, content, isAsking: true }];
     sender.engine.tree({ kind: "held", image: "i", blocks: 1 });
     await network.time.runAsync(50);
     const packet = stranger.tree.inputs.find(({ kind }) => kind === "packet");
@@ -115,7 +115,7 @@ describe("Tree packets", () => {
     const sender = peerOf(network, 1);
     const send = async (value: number): Promise<void> => {
       const content = Uint8Array.of(value);
-      sender.tree.effects = [{ kind: "send", to: { address, boot }, content }];
+      sender.tree.effects = [{ kind: "send", to: { address, boot }, content, isAsking: true }];
       sender.engine.tree({ kind: "held", image: "i", blocks: value });
       await network.time.runAsync(600);
     };

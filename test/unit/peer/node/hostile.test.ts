@@ -18,7 +18,7 @@ interface Scene extends Disposable {
 async function captureTraffic(): Promise<Scene> {
   const network = new SimNetwork(11);
   const [victim] = [network.add("n0"), network.add("n1"), network.add("n2")];
-  await network.time.runAsync(5000);
+  await network.time.runAsync(15_000);
   const { host } = victim.engine.self.address;
   const captured = network.packets.filter(({ to }) => to.host === host).map(({ packet }) => packet);
   assert.ok(captured.length > 20);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { KeyRing } from "../../../../src/peer/transport/key-ring.ts";
+import { RecentMap } from "../../../../src/peer/transport/recent-map.ts";
 import { ReplayWindow } from "../../../../src/peer/transport/replay-window.ts";
 import {
   CONTENT_BYTES_MAX,
@@ -132,6 +133,21 @@ describe("A key ring", () => {
       Array.from({ length: 9 }, (_, number) => keyOf(number)),
     ];
     for (const keys of bad) assert.throws(() => new KeyRing(keys), { code: "invalid-argument" });
+  });
+});
+
+describe("RecentMap", () => {
+  it("keeps what was used last, and never more than its maximum", () => {
+    const map = new RecentMap<number, number>(100);
+    for (let key = 0; key < 1000; key += 1) {
+      map.set(key, key);
+      assert.equal(map.get(0), 0);
+      assert.ok(map.size <= 100);
+      for (let recent = Math.max(0, key - 40); recent <= key; recent += 1) {
+        assert.ok([...map.values()].includes(recent));
+      }
+    }
+    assert.equal(map.get(1), undefined);
   });
 });
 
