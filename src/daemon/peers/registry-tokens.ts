@@ -15,8 +15,11 @@ const TOKEN_MS = 1000;
 const ANSWER_MS_MAX = 3000;
 /** After a refusal: the manager has an opinion of the root by then. Source: peer/tree/config.ts. */
 const REFUSED_MS = 120;
-/** Blob bytes that a member whose root is gone (not only silent) reads without asking anybody. */
-const LOST_BYTES = 2 * 1024 * 1024;
+/**
+ * Blob bytes that a child whose root is gone (not only silent) reads without asking anybody, until
+ * there is another: two or three blocks.
+ */
+const LOST_BYTES = 1024 * 1024;
 /** …and not again for this long. */
 const LOST_MS = 5000;
 

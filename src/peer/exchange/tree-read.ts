@@ -40,7 +40,7 @@ export interface TreeReadContext {
   readonly pace: Pace;
   /** Whether the registry may be read now by others than the root; asks for leave if need be. */
   readonly mayLeave: (image: Digest) => boolean;
-  /** The root's connection broke or was refused: it is no longer there. */
+  /** The root, our parent, broke the connection or refuses any: it is no longer there. */
   readonly onRootLost: (image: Digest) => void;
 }
 
@@ -238,7 +238,9 @@ export class TreeRead {
   #lost(peer: PeerRef): void {
     const { positions, onRootLost } = this.#context;
     const { image } = this.#request;
-    if (positions(image)?.root.boot === peer.boot) onRootLost(image);
+    const { root, parent } = positions(image) ?? {};
+    // Those further down have a parent that goes on for them.
+    if (root?.boot === peer.boot && parent?.boot === peer.boot) onRootLost(image);
   }
 
   #fail(stream: BlockStream, trouble: "refused" | "reset" | "silent"): void {

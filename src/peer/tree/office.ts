@@ -163,16 +163,20 @@ export class Office {
       this.push([accuser], nowMs);
       return;
     }
-    if (reason === "silent") this.verify(accused, nowMs);
+    // It was heard by nobody else a moment ago: a short look is enough.
+    if (reason === "silent") this.#check(accused, COMPLAINED_SHARE, nowMs);
     this.#move(this.#judgement.complain(message, nowMs), nowMs);
   }
 
   /** A member that does not answer is taken out, see the verdict. */
-  verify({ ref }: TreeRecord, nowMs: number): void {
-    const { memberSilenceMs } = this.#context.config;
+  verify(record: TreeRecord, nowMs: number): void {
     // Another root costs a working set from the registry: it is given longer.
-    const isRoot = ref.id === this.tree.shape.root;
-    const withinMs = isRoot ? ROOT_PATIENCE * memberSilenceMs : memberSilenceMs;
+    const isRoot = record.ref.id === this.tree.shape.root;
+    this.#check(record, isRoot ? ROOT_PATIENCE : 1, nowMs);
+  }
+
+  #check({ ref }: TreeRecord, patience: number, nowMs: number): void {
+    const withinMs = patience * this.#context.config.memberSilenceMs;
     if (ref.boot === this.#context.self.boot) return;
     this.#context.reach.check(ref, { image: this.image, reason: "member", withinMs }, nowMs);
   }
@@ -277,5 +281,7 @@ interface TokenAsker {
 /** Joins of so long are covered by one sign of life. */
 const BEAT_DELAY_MS = 20;
 const ROOT_PATIENCE = 1.5;
+/** A member that others find silent is given this share of the time. */
+const COMPLAINED_SHARE = 0.5;
 /** From the verdict on a root to when it is asked for. */
 const ROOT_ANSWER_MS = 20;
