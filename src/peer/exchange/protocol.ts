@@ -47,6 +47,8 @@ export interface BlocksRequest {
   readonly layer: string;
   readonly blob: Digest;
   readonly priority: FetchPriority;
+  /** The tree's root is gone: what the receiver has not got it gets itself. */
+  readonly isRootLost?: boolean;
   /** In ascending order of index. */
   readonly blocks: readonly BlockRange[];
 }
@@ -106,6 +108,7 @@ export function parseBlocksRequest(bytes: Uint8Array): BlocksRequest {
     layer,
     blob: parseDigestField(fields["blob"], "blob"),
     priority: priority as FetchPriority,
+    ...(fields["isRootLost"] === true ? { isRootLost: true } : {}),
     blocks: ranges,
   };
 }

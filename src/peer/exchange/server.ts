@@ -318,14 +318,15 @@ export class BlockServer implements AsyncDisposable {
     }
   }
 
-  #mayFetch({ image, epoch }: BlocksRequest): "always" | "for-two" | "never" {
+  #mayFetch({ image, epoch, isRootLost }: BlocksRequest): "always" | "for-two" | "never" {
     const answer = this.#epochs.check(image, epoch);
     if (answer === "unknown") {
       const what = `epoch ${epoch.counter} of ${epoch.manager} is not this tree's`;
       throw new DaemonError("failed-precondition", what);
     }
     if (answer === "none") return "never";
-    return this.#options.positions(image)?.isRoot === true ? "always" : "for-two";
+    const isRoot = this.#options.positions(image)?.isRoot === true;
+    return isRoot || isRootLost === true ? "always" : "for-two";
   }
 }
 

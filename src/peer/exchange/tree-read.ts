@@ -119,7 +119,15 @@ export class TreeRead {
     const bytes = new UnitBytes(unit.end - unit.start);
     const asked = [...this.#streams].filter((stream) => stream.mayBring(unit.index));
     const tried = new Set(asked.map(({ peer }) => peer.id));
-    const state = { at, unit, bytes, tried, sinceMs: clock.nowMs(), isMissing: false };
+    const state = {
+      at,
+      unit,
+      bytes,
+      tried,
+      sinceMs: clock.nowMs(),
+      isMissing: false,
+      isRootLost: false,
+    };
     for (;;) {
       if (this.#request.signal.aborted) throw abortReason(this.#request.signal);
       this.#isAwake = false;
@@ -251,7 +259,7 @@ export class TreeRead {
   #ensureAsked(state: UnitState): void {
     const candidates = this.#candidates(state);
     if (candidates.length === 0) {
-      const next = this.#nextRung(state);
+      const next = this.#nextRung(state) ?? this.#nextInRootsPlace(state);
       if (next === undefined) throw this.#nobody(state);
       this.#ask(next, state);
       if (state.isMissing) this.#context.counters.add(next.id, "jumps");
@@ -323,6 +331,21 @@ export class TreeRead {
     return usable.find(({ id }) => !health.isCooling(id)) ?? usable[0];
   }
 
+  /**
+   * The root, whom we were to ask, is gone: our parent gets the block in its place, once. It has
+   * the same trouble, up to the root's children, who alone need the registry.
+   */
+  #nextInRootsPlace(state: UnitState): PeerRef | undefined {
+    const { positions, health } = this.#context;
+    const { root, parent } = positions(this.#request.image) ?? {};
+    if (root === undefined || parent === undefined || parent.id === root.id) return undefined;
+    const isGone = state.isMissing && this.#failed.has(root.id);
+    const isUsable = !this.#failed.has(parent.id) && !health.isConvicted(parent.id);
+    if (!isGone || !isUsable || state.isRootLost || !this.#request.isUrgent()) return undefined;
+    state.isRootLost = true;
+    return parent;
+  }
+
   #ask(peer: PeerRef, state: UnitState): void {
     const { waits, selfId, positions } = this.#context;
     const { image, layerId, blobDigest, units, priority } = this.#request;
@@ -336,7 +359,9 @@ export class TreeRead {
       throw new DaemonError("failed-precondition", "the request has passed too many members");
     }
     const blocks = state.isMissing ? this.#missingOf(rest, state) : rest;
-    const request = { image, epoch, path, layer: layerId, blob: blobDigest, priority, blocks };
+    const { isRootLost } = state;
+    const from = { image, layer: layerId, blob: blobDigest, blocks };
+    const request = { ...from, epoch, path, priority, ...(isRootLost ? { isRootLost } : {}) };
     const stream = new BlockStream(peer, request, {
       ...this.#context,
       onWake: () => {
@@ -405,4 +430,6 @@ interface UnitState {
   readonly sinceMs: number;
   /** Somebody said that it has the block neither here nor on its way. */
   isMissing: boolean;
+  /** The root is gone, and our parent was asked in its place. */
+  isRootLost: boolean;
 }

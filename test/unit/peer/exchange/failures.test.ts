@@ -13,6 +13,7 @@ import {
   chainOf,
   disposeAll,
   last,
+  plainRegistry,
   refOf,
   runOf,
   SimNode,
@@ -239,6 +240,17 @@ describe("a read through the tree", () => {
     assert.ok(a.equals(bytesOfBlock(9)) && b.equals(bytesOfBlock(9)));
     await untilHeld(one, 8);
     await untilHeld(other, 8);
+  });
+
+  it("has its parent get a block when the root is gone, up to the root's child", async () => {
+    const nodes = await start([{}, { registry: plainRegistry }, {}, {}]);
+    const [root, child, middle] = nodes;
+    assert.ok(root !== undefined && child !== undefined && middle !== undefined);
+    await root[Symbol.asyncDispose]();
+
+    assert.ok((await last(nodes).read(3)).equals(bytesOfBlock(3)));
+    assert.deepEqual(child.registryReads, [3]);
+    assert.deepEqual([...middle.held.keys()], [3]);
   });
 
   it("refuses epochs that are over", async () => {

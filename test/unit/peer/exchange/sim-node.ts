@@ -298,7 +298,7 @@ export class SimNode implements AsyncDisposable, BlockProvider {
       if (this.position?.isRoot !== false) this.registryReads.push(index);
       const pieces =
         this.position?.isRoot === false
-          ? await this.source.fetch(run, { signal, priority: FETCH_PRIORITY.reader })
+          ? this.#fromTree(index, run, signal)
           : (this.#options.registry ?? plainRegistry)(index, signal);
       for await (const piece of pieces) if (piece.length > 0) flight.add(piece);
       this.#verify(run, TABLE.at(index), flight.bytes);
@@ -308,6 +308,18 @@ export class SimNode implements AsyncDisposable, BlockProvider {
       flight.finish(error);
     }
     this.#flights.delete(index);
+  }
+
+  /** With a registry of its own a member reads it when the tree has not got the block. */
+  async *#fromTree(index: number, run: BlobRun, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { registry } = this.#options;
+    try {
+      yield* await this.source.fetch(run, { signal, priority: FETCH_PRIORITY.reader });
+    } catch (error) {
+      if (registry === undefined) throw error;
+      this.registryReads.push(index);
+      yield* registry(index, signal);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
