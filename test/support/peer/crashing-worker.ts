@@ -12,8 +12,12 @@ function post(message: FromWorker): void {
 
 parentPort?.on("message", (message: ToWorker) => {
   if (message.kind === "held") throw new Error("a defect");
-  if (message.kind === "join")
-    post({ kind: "position", image: message.image, position: undefined });
+  if (message.kind === "join") {
+    const { image } = message;
+    const place = { zone: "", slot: 0, depth: 0, root: self, isRoot: true, size: 1, children: 0 };
+    const epoch = { counter: 1, manager: id };
+    post({ kind: "position", image, position: { image, epoch, ...place } });
+  }
   if (message.kind === "stop") parentPort?.close();
 });
 post({ kind: "ready", self });
