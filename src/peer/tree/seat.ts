@@ -232,7 +232,7 @@ export class MemberSeat {
   }
 
   #sendComplaints(nowMs: number): void {
-    const { image, manager } = this;
+    const { image, manager, deputy } = this;
     const { config, self } = this.#context;
     let waitMs = Infinity;
     for (const complaint of [...this.#complaints]) {
@@ -245,8 +245,11 @@ export class MemberSeat {
         const isSoon = COMPLAINT_SENDS[reason] - complaint.left < COMPLAINT_SENDS_SOON;
         waitMs = Math.min(waitMs, isSoon ? config.pushMs : config.heartbeatMs);
       }
-      if (manager === undefined) continue;
-      this.#context.send(manager, { kind: "complaint", image, accuser: self.id, about, reason });
+      // The deputy sees whether there is a manager still: both may be gone that we complain of.
+      for (const to of [manager, deputy]) {
+        if (to === undefined) continue;
+        this.#context.send(to, { kind: "complaint", image, accuser: self.id, about, reason });
+      }
     }
     this.#complainMs = nowMs + waitMs;
   }

@@ -81,7 +81,7 @@ export class Succession {
     office.beatDueMs = office.beatMs + LATE_HEARTBEATS * this.#context.config.heartbeatMs;
   }
 
-  /** A deputy heard of a join: the manager should be heard of too. */
+  /** A deputy heard of a join, or a complaint: the manager should be heard of too. */
   expectSign(office: Office, nowMs: number): void {
     const dueMs = nowMs + SIGN_SHARE * this.#context.config.managerSilenceMs;
     office.beatDueMs = Math.min(office.beatDueMs, dueMs);

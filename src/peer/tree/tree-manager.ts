@@ -238,7 +238,8 @@ export class TreeManager {
   onComplaint(message: ComplaintMessage, sender: string, nowMs: number): void {
     const office = this.#offices.get(message.image);
     if (office?.tree.get(message.accuser)?.ref.boot !== sender) return;
-    office.complain(message, nowMs);
+    if (office.role === "deputy") this.#succession.expectSign(office, nowMs);
+    else office.complain(message, nowMs);
     this.#wake(office);
   }
 
