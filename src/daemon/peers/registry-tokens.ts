@@ -17,9 +17,9 @@ const ANSWER_MS_MAX = 3000;
 const REFUSED_MS = 120;
 /**
  * Blob bytes that a child whose root is gone (not only silent) reads without asking anybody, until
- * there is another: two or three blocks.
+ * there is another: one or two blocks.
  */
-const LOST_BYTES = 1024 * 1024;
+const LOST_BYTES = 512 * 1024;
 /** …and not again for this long. */
 const LOST_MS = 5000;
 
